@@ -281,7 +281,7 @@ class Recipe:
     weight_decay: float = 0.0
     clip: float = 1.0
     precision: Precision = "float32"
-    """"bfloat16": forward and backward under autocast."""
+    """With "bfloat16", forward and backward run under autocast."""
     seed: int = 0
     """Of the initial weights and of the windows' places."""
 
