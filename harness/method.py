@@ -195,6 +195,24 @@ class Method(ABC, Generic[Work, Output]):
 T = TypeVar("T", bound=type)
 
 
+def _as_dataclass(cls: T) -> T:
+    """`cls` as a keyword-only dataclass whose parameters are the annotations that have a default.
+
+    An annotation without a default declares state that `prepare` sets. Plain classes between `cls` and
+    `Method` or `Task` count too: what they declare is a parameter of everything built on them.
+    """
+    for part in reversed(cls.__mro__):
+        if part.__module__ in (__name__, "builtins", "abc", "typing"):
+            continue
+        if "__dataclass_fields__" in part.__dict__:
+            continue
+        for name in part.__dict__.get("__annotations__", {}):
+            if name not in part.__dict__:
+                setattr(part, name, dataclasses.field(init=False, repr=False))
+        dataclass(kw_only=True, eq=False)(part)
+    return cls
+
+
 @dataclass_transform(kw_only_default=True)
 def task(
     name: str,
@@ -216,7 +234,7 @@ def task(
     """
 
     def decorate(cls: T) -> T:
-        made = dataclass(kw_only=True, eq=False)(cls)
+        made = _as_dataclass(cls)
         made.name, made.metrics = name, tuple(metrics)
         made.repeats, made.amount_unit, made.data = repeats, amount_unit, tuple(data)
         return made  # type: ignore[return-value]
@@ -244,7 +262,7 @@ def method(
     """
 
     def decorate(cls: T) -> T:
-        made = dataclass(kw_only=True, eq=False)(cls)
+        made = _as_dataclass(cls)
         made.name = name
         made.attempts = (task,) if isinstance(task, str) else tuple(task)
         made.metrics, made.packages = tuple(metrics), tuple(packages)

@@ -1,0 +1,104 @@
+"""Where a record was made: machine, software, source revision, and what could disturb a figure."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness import __version__, profile
+
+_PACKAGES = (
+    "torch", "numpy", "scipy", "scikit-learn", "transformers", "datasets", "lm-eval", "pandas", "triton",
+)  # fmt: skip
+
+
+def threads() -> int:
+    """Threads that a method may use: the cores this process may run on."""
+    return len(psutil.Process().cpu_affinity())
+
+
+def thread_variables(count: int) -> dict[str, str]:
+    """Environment variables that hold numerical libraries to `count` threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {**dict.fromkeys(names, str(count)), "TOKENIZERS_PARALLELISM": "false"}
+
+
+@lru_cache(maxsize=8)
+def versions(packages: tuple[str, ...] = ()) -> dict[str, str]:
+    """Installed versions of the packages that decide results, by name; missing ones are left out."""
+    found = {"python": platform.python_version(), "harness": __version__}
+    for name in (*_PACKAGES, *packages):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def machine() -> dict[str, Any]:
+    """Hardware and operating system."""
+    return {
+        "host": platform.node(),
+        "cpu": _cpu_model(),
+        "cores": psutil.cpu_count(logical=False) or psutil.cpu_count(),
+        "threads": threads(),
+        "memory": psutil.virtual_memory().total,
+        "gpus": [gpu.name for gpu in profile.gpus()],
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+    }
+
+
+@lru_cache(maxsize=8)
+def revision(folder: Path) -> dict[str, Any]:
+    """Git revision of the source in `folder` and whether its tree was clean; empty outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False
+            )
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None or git("ls-files", "--error-unmatch", str(folder / "method.py")) is None:
+        return {}
+    return {"revision": commit, "clean": git("status", "--porcelain", "--", str(folder.parent)) == ""}
+
+
+def disturbances() -> dict[str, Any]:
+    """What could disturb a measurement that starts now."""
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "load": round(os.getloadavg()[0], 2),
+        "governor": governor.read_text().strip() if governor.is_file() else None,
+    }
+
+
+def snapshot() -> dict[str, Any]:
+    """All of it, for a record."""
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "source": revision(Path(__file__).resolve().parent),
+        "disturbances": disturbances(),
+    }
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.lower().startswith(("model name", "cpu model")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,283 @@
+"""The runner's side of workers: starts them, asks them, watches their time and memory, and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from harness.errors import BadOutput, HarnessError
+from harness.measure.sampling import Block
+from harness.record import Status
+from harness.worker import Channel
+
+_LOG = 64 << 10
+_POLL = 0.05
+_START = 120.0
+
+
+@dataclass
+class Failed(HarnessError):
+    """A method did not get through: the status and reason of its record."""
+
+    status: Status
+    reason: str
+    log: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+class Nursery:
+    """A process that forks workers, with the socket that they report to.
+
+    Args:
+        preload: modules that are imported once for all workers.
+        variables: environment variables set for all workers, on top of this process's.
+        python: the interpreter.
+    """
+
+    def __init__(
+        self, preload: Sequence[str] = (), variables: dict[str, str] | None = None, python: str = sys.executable
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="harness-")
+        path = os.path.join(self._folder.name, "runner")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(16)
+        self._waiting: dict[tuple[str, str], tuple[socket.socket, dict[str, Any]]] = {}
+        self.exits: dict[str, int] = {}
+        home = str(Path(__file__).resolve().parent.parent)
+        known = os.environ.get("PYTHONPATH", "")
+        environment = {
+            **os.environ,
+            **(variables or {}),
+            "PYTHONPATH": os.pathsep.join([home, known] if known else [home]),
+        }
+        self._process = subprocess.Popen(
+            [python, "-m", "harness.worker", "--socket", path, "--preload", *preload],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=self._folder.name,
+            bufsize=0,
+        )
+        self._reports = b""
+        self._await_ready()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def launch(self) -> Worker:
+        """A new worker."""
+        token = uuid.uuid4().hex
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"fork": token}).encode() + b"\n")
+        deadline = time.monotonic() + _START
+        while {("worker", token), ("log", token)} - set(self._waiting):
+            if self.exited(token) is not None or time.monotonic() > deadline:
+                raise Failed("failed", "its process ended before it began")
+            self._accept(_POLL)
+        log, _ = self._waiting.pop(("log", token))
+        connection, hello = self._waiting.pop(("worker", token))
+        return Worker(self, token, int(hello["pid"]), Channel(connection), log)
+
+    def exited(self, token: str) -> int | None:
+        """The exit code of a worker (negative: a signal), or None while it runs."""
+        stream = self._process.stdout
+        assert stream is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(stream, selectors.EVENT_READ)
+            while selector.select(0):
+                chunk = os.read(stream.fileno(), 1 << 16)
+                if not chunk:
+                    break
+                self._reports += chunk
+        while b"\n" in self._reports:
+            line, _, self._reports = self._reports.partition(b"\n")
+            report = json.loads(line)
+            if "exit" in report:
+                self.exits[report["exit"]] = report["code"]
+        return self.exits.get(token)
+
+    def close(self) -> None:
+        """End the nursery and every worker that is left."""
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.close()
+        self._folder.cleanup()
+
+    def _accept(self, timeout: float) -> None:
+        self._listener.settimeout(timeout)
+        try:
+            connection, _ = self._listener.accept()
+        except TimeoutError:
+            return
+        # The greeting is read byte by byte: what follows it on a log connection is the method's output.
+        connection.settimeout(_START)
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = connection.recv(1)
+            if not byte:
+                return
+            line += byte
+        hello = json.loads(line)
+        kind = "log" if "log" in hello else "worker"
+        self._waiting[(kind, hello[kind])] = (connection, hello)
+
+    def _await_ready(self) -> None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            assert self._process.stderr is not None
+            error = self._process.stderr.read().decode(errors="replace").strip()
+            raise HarnessError(f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}")
+
+
+@dataclass
+class Worker:
+    """A method's process, as the runner sees it."""
+
+    nursery: Nursery
+    token: str
+    pid: int
+    channel: Channel
+    log: socket.socket
+    deadline: float = float("inf")
+    memory_limit: int | None = None
+    _tail: bytes = b""
+    _log_open: bool = True
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Send a request and wait for the answer, watching the limits.
+
+        Raises:
+            Failed: the method raised, crashed, ran out of time or memory, or sent what is not an answer.
+        """
+        try:
+            self.channel.send({"do": verb, **arguments})
+        except OSError:
+            raise self._died(verb) from None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.channel, selectors.EVENT_READ)
+            if self._log_open:
+                selector.register(self.log, selectors.EVENT_READ)
+            while True:
+                for event, _ in selector.select(_POLL):
+                    if event.fileobj is self.log:
+                        if not self._drain():
+                            selector.unregister(self.log)
+                        continue
+                    answer = self._answer(verb)
+                    if answer is not None:
+                        return answer
+                self._watch(verb)
+
+    def run(self, count: int, keep: bool = False) -> Block:
+        """Run the method `count` times; see `harness.measure.sampling.Runs`."""
+        self.last = self.ask("run", count=count, keep=keep)
+        return Block(self.last["samples"], self.last["cpu"])
+
+    def end(self) -> None:
+        """End the process and everything that it started."""
+        try:
+            children = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            children = []
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.channel.close()
+        self.log.close()
+
+    def printed(self) -> str:
+        """The last of what the method printed."""
+        if self._log_open:
+            self.log.setblocking(False)
+            with contextlib.suppress(BlockingIOError, OSError):
+                while self._drain():
+                    pass
+        return self._tail.decode(errors="replace")
+
+    def _answer(self, verb: str) -> dict[str, Any] | None:
+        try:
+            if not self.channel.fill():
+                raise self._died(verb)
+            message = self.channel.take()
+        except (BadOutput, ValueError) as error:
+            raise Failed("failed", f"bad output: {error}", self.printed()) from error
+        if message is None:
+            return None
+        if "error" in message:
+            error = message["error"]
+            raise Failed(error["status"], error["reason"], (self.printed() + "\n" + error["traceback"]).strip())
+        ok: dict[str, Any] = message["ok"]
+        return ok
+
+    def _watch(self, verb: str) -> None:
+        if time.monotonic() > self.deadline:
+            raise Failed("timeout", f"{verb} was still going at the time limit", self.printed())
+        if self.memory_limit is None:
+            return
+        try:
+            process = psutil.Process(self.pid)
+            used = process.memory_info().rss + sum(c.memory_info().rss for c in process.children(recursive=True))
+        except psutil.NoSuchProcess:
+            return
+        if used > self.memory_limit:
+            raise Failed(
+                "out-of-memory",
+                f"{verb} used {used / 2**20:.0f} MiB; the limit is {self.memory_limit / 2**20:.0f} MiB",
+                self.printed(),
+            )
+
+    def _died(self, verb: str) -> Failed:
+        deadline = time.monotonic() + 5
+        code = self.nursery.exited(self.token)
+        while code is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            code = self.nursery.exited(self.token)
+        if code is not None and code < 0:
+            name = signal.Signals(-code).name
+            return Failed("failed", f"{verb} was ended by {name}", self.printed())
+        return Failed("failed", f"{verb} ended its process with exit code {code}", self.printed())
+
+    def _drain(self) -> bool:
+        try:
+            chunk = self.log.recv(1 << 16)
+        except ConnectionError:
+            chunk = b""
+        self._tail = (self._tail + chunk)[-_LOG:]
+        self._log_open = bool(chunk)
+        return self._log_open

@@ -1,0 +1,151 @@
+"""Record: what was measured for one method in one comparison; the only thing that is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["ok", "failed", "timeout", "out-of-memory", "skipped"]
+
+INSTRUMENT_METRICS: dict[str, tuple[str, str, str]] = {
+    "latency": ("s", "lower", "Median wall-clock time of a run."),
+    "cpu_time": ("s", "lower", "CPU time of a run, all threads."),
+    "first_latency": ("s", "lower", "Wall-clock time of the first run after prepare."),
+    "prepare_time": ("s", "lower", "Wall-clock time of prepare."),
+    "peak_memory": ("B", "lower", "Peak resident memory above the level before prepare."),
+    "run_memory": ("B", "lower", "Peak resident memory of the runs above the level before them."),
+    "device_memory": ("B", "lower", "Peak allocated device memory above the level before prepare."),
+    "throughput": ("1/s", "higher", "Amount of work per second."),
+}
+"""Metrics of the instrument: unit, which way is better, meaning."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latency(_Model):
+    """Wall-clock times of the runs.
+
+    Attributes:
+        samples: seconds per run, in the order they were taken.
+        first: seconds of the first run after prepare, which warms up.
+        cpu: mean CPU seconds per run over all threads, or None where it was not read.
+        clock: "host" or "cuda-events".
+        stopped: why sampling stopped: "once", "budget", "max-samples".
+    """
+
+    samples: list[float]
+    first: float
+    cpu: float | None = None
+    clock: str = "host"
+    stopped: str = "once"
+
+
+class Memory(_Model):
+    """Peaks in bytes above a level; None where not measured."""
+
+    peak: int | None = None
+    run: int | None = None
+    device: int | None = None
+    device_reserved: int | None = None
+
+
+class SeriesRecord(_Model):
+    """A curve: equally long x and y with labels."""
+
+    x: list[float]
+    y: list[float]
+    x_label: str = "step"
+    y_label: str = ""
+
+
+class Record(_Model):
+    """One method in one comparison.
+
+    Attributes:
+        key: digest of everything that decides the measurement; the same measurement has the same key.
+        suite, comparison: where it came from.
+        paper: the paper whose claims it serves, if any.
+        task, task_parameters, method, label, method_parameters, seed, profile: what was measured.
+        source: digest of the method's and task's source and of what they import from the catalog's roots.
+        emulated: whether the profile's hardware was emulated.
+        status, reason: how it went, and why not, in one sentence.
+        log: the last lines that the method printed, for a record that is not ok.
+        latency, prepare_time, memory, amount, metrics, series: what was measured.
+        environment: where it ran.
+        started: UTC time, ISO 8601.
+        duration: seconds from launch to end.
+    """
+
+    key: str
+    suite: str
+    comparison: str
+    paper: str | None = None
+    task: str
+    task_parameters: dict[str, Any]
+    method: str
+    label: str
+    method_parameters: dict[str, Any]
+    seed: int
+    profile: str
+    source: str
+    emulated: bool = False
+    status: Status
+    reason: str | None = None
+    log: str | None = None
+    latency: Latency | None = None
+    prepare_time: float | None = None
+    memory: Memory = Field(default_factory=Memory)
+    amount: float | None = None
+    amount_unit: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    series: dict[str, SeriesRecord] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    started: str = ""
+    duration: float | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters of the task and the method; the method's own win where both have one."""
+        return {**self.task_parameters, **self.method_parameters}
+
+    def instrument(self, name: str) -> float | None:
+        """A metric of the instrument, or None where it was not measured. Latency is the median."""
+        import statistics
+
+        latency = self.latency
+        match name:
+            case "latency":
+                return statistics.median(latency.samples) if latency else None
+            case "cpu_time":
+                return latency.cpu if latency else None
+            case "first_latency":
+                return latency.first if latency else None
+            case "prepare_time":
+                return self.prepare_time
+            case "peak_memory":
+                return self.memory.peak
+            case "run_memory":
+                return self.memory.run
+            case "device_memory":
+                return self.memory.device
+            case "throughput":
+                if latency is None or self.amount is None:
+                    return None
+                return self.amount / statistics.median(latency.samples)
+        return None
+
+    def value(self, name: str) -> float | None:
+        """A metric by name, of the instrument or of the method and task; None where there is none."""
+        return self.instrument(name) if name in INSTRUMENT_METRICS else self.metrics.get(name)
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """A digest of plain data: 32 hexadecimal digits, the same on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

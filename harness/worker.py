@@ -1,0 +1,363 @@
+"""One process, one method: load, prepare, run on request, measure.
+
+``python -m harness.worker`` is a nursery: it imports what every method needs once and forks a child per
+method, so that a fresh process costs milliseconds instead of the seconds that importing torch takes. A child talks
+to the runner over a socket in lines of JSON; nothing is unpickled on either side. It leads its own process group, so
+that it can be ended with everything it started.
+
+The nursery never starts a thread or touches a device, so its children can.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import importlib
+import json
+import math
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness.catalog import install_packages
+from harness.errors import BadOutput, Unavailable
+
+MAX_LINE = 64 << 20
+
+
+class Channel:
+    """Lines of JSON over a socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+
+    def fileno(self) -> int:
+        """For `select`."""
+        return self._connection.fileno()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send one message. Raises `OSError` when the other side is gone."""
+        self._connection.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next message, waiting for it; None when the other side is gone."""
+        while True:
+            message = self.take()
+            if message is not None:
+                return message
+            if not self.fill():
+                return None
+
+    def fill(self) -> bool:
+        """Read what is there; False when the other side is gone. Blocks when nothing is there yet."""
+        try:
+            chunk = self._connection.recv(1 << 16)
+        except ConnectionError:
+            return False
+        self._buffer += chunk
+        if len(self._buffer) > MAX_LINE:
+            raise BadOutput(f"a message of more than {MAX_LINE >> 20} MiB")
+        return bool(chunk)
+
+    def take(self) -> dict[str, Any] | None:
+        """A whole message that has been read already, or None."""
+        line, newline, rest = self._buffer.partition(b"\n")
+        if not newline:
+            return None
+        self._buffer = rest
+        message = json.loads(line)
+        if not isinstance(message, dict):
+            raise BadOutput("a message that is not an object")
+        return message
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+# -- the child --------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Carries out the runner's requests on one method."""
+
+    def __init__(self) -> None:
+        self._method: Any = None
+        self._output: Any = None
+        self._peak: Any = None
+        self._device = "cpu"
+        self._prepared_above = 0
+        self._run_peak = 0
+
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Import the task and the method, and load the work."""
+        from harness.measure.memory import Peak
+        from harness.method import Context
+
+        install_packages({name: Path(path) for name, path in request["packages"].items()})
+        task = _construct(request["task"])
+        self._method = _construct(request["method"])
+        self._device = request["device"]
+        cache = request.get("cache")
+        context = Context(
+            seed=request["seed"],
+            device=self._device,
+            profile=request["profile"],
+            cache=Path(cache) if cache else None,
+        )
+        self._method.task, self._method.context = task, context
+        self._method.work = task.load(request["seed"])
+        if limit := request.get("memory"):
+            _limit_memory(limit, self._device)
+        self._peak = Peak(self._device)
+        amount = task.amount(self._method.work)
+        return {"amount": None if amount is None else float(amount)}
+
+    def prepare(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Time `prepare` and follow its memory."""
+        from harness.measure import clock
+
+        self._peak.start()
+        method = self._method
+        samples, _, _ = clock.timed(lambda: method.prepare(method.work), 1, self._device)
+        above, device, reserved = self._peak.stop()
+        self._prepared_above = above
+        self._kept = max(0, self._now() - self._peak._level)
+        self._device_peak, self._reserved = device, reserved
+        return {"seconds": samples[0]}
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Time a number of runs; the first output of all is kept for `measure`."""
+        from harness.measure import clock
+
+        keep = bool(request.get("keep"))
+        self._peak.start()
+        samples, cpu, output = clock.timed(self._method.run, int(request["count"]), self._device)
+        above, device, reserved = self._peak.stop()
+        if keep:
+            self._output = output
+        self._run_peak = max(self._run_peak, above)
+        return {
+            "samples": samples,
+            "cpu": cpu,
+            "memory": {
+                "peak": max(self._prepared_above, self._kept + self._run_peak),
+                "run": self._run_peak,
+                "device": device,
+                "device_reserved": reserved,
+            },
+        }
+
+    def measure(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Score the first output."""
+        from harness.method import as_measurement
+
+        method = self._method
+        measurement = as_measurement(method.measure(self._output))
+        self._output = None
+        declared = {m.name for m in (*type(method.task).metrics, *type(method).metrics)}
+        metrics = {name: _number(name, value) for name, value in measurement.metrics.items()}
+        if missing := sorted(declared - set(metrics)):
+            raise BadOutput(f"the metric '{missing[0]}' is declared but was not measured")
+        if unknown := sorted(set(metrics) - declared):
+            raise BadOutput(f"the metric '{unknown[0]}' was measured but is not declared")
+        series = {
+            name: {
+                "x": [_number(name, v) for v in curve.x],
+                "y": [_number(name, v) for v in curve.y],
+                "x_label": curve.x_label,
+                "y_label": curve.y_label,
+            }
+            for name, curve in measurement.series.items()
+        }
+        return {"metrics": metrics, "series": series}
+
+    def _now(self) -> int:
+        from harness.measure.memory import resident
+
+        return resident()
+
+
+def _construct(spec: dict[str, Any]) -> Any:
+    cls = getattr(importlib.import_module(spec["module"]), spec["class"])
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec["parameters"].items()})
+
+
+def _number(name: str, value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise BadOutput(f"'{name}' is {number}")
+    return number
+
+
+def _limit_memory(limit: int, device: str) -> None:
+    """Make allocations beyond `limit` bytes fail, so that a method learns of it before the machine does.
+
+    Not on CUDA, whose driver reserves address space far beyond any memory; there the runner watches alone.
+    """
+    if device.startswith("cuda"):
+        return
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _serve(channel: Channel) -> None:
+    worker = Worker()
+    verbs: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+        "load": worker.load,
+        "prepare": worker.prepare,
+        "run": worker.run,
+        "measure": worker.measure,
+    }
+    while (request := channel.receive()) is not None:
+        try:
+            answer = {"ok": verbs[request["do"]](request)}
+        except Exception as error:  # the one boundary where whatever a method raises becomes its record
+            answer = {"error": _describe(error)}
+        channel.send(answer)
+        if "error" in answer:
+            return
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    name = type(error).__name__
+    text = str(error).strip()
+    reason = f"{name}: {text}" if text else name
+    if isinstance(error, Unavailable):
+        status, reason = "skipped", text
+    elif isinstance(error, BadOutput):
+        status, reason = "failed", f"bad output: {text}"
+    elif isinstance(error, MemoryError) or _is_allocation_failure(error):
+        status = "out-of-memory"
+    else:
+        status = "failed"
+    trace = "" if status == "skipped" else "".join(traceback.format_exception(error))
+    return {"status": status, "reason": reason[:2000], "traceback": trace[-16000:]}
+
+
+def _is_allocation_failure(error: BaseException) -> bool:
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("can't allocate memory", "not enough memory", "CUDA out of memory")
+    )
+
+
+def _child(path: str, token: str) -> None:
+    """Become the process of one method."""
+    os.setsid()
+    log = socket.socket(socket.AF_UNIX)
+    log.connect(path)
+    log.sendall(json.dumps({"log": token}).encode() + b"\n")
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    channel = Channel(connection)
+    channel.send({"worker": token, "pid": os.getpid()})
+    _serve(channel)
+
+
+# -- the nursery ------------------------------------------------------------------------------------------
+
+
+def _nursery(path: str, preload: list[str]) -> int:
+    for name in preload:
+        importlib.import_module(name)
+    _die_with_parent()
+    children: dict[int, str] = {}
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    _report({"ready": os.getpid()})
+    orders = b""
+    while True:
+        readable, _, _ = select.select([0, read_end], [], [])
+        if read_end in readable:
+            os.read(read_end, 4096)
+            _reap(children)
+        if 0 in readable:
+            chunk = os.read(0, 1 << 16)
+            if not chunk:
+                break
+            orders += chunk
+            while b"\n" in orders:
+                line, _, orders = orders.partition(b"\n")
+                token = json.loads(line)["fork"]
+                pid = os.fork()
+                if pid == 0:
+                    _begin(path, token, read_end, write_end)
+                children[pid] = token
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    return 0
+
+
+def _begin(path: str, token: str, *inherited: int) -> None:
+    """First steps of a child; never returns."""
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for descriptor in inherited:
+            os.close(descriptor)
+        _die_with_parent()
+        _child(path, token)
+        code = 0
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _reap(children: dict[int, str]) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        token = children.pop(pid, None)
+        if token is not None:
+            _report({"exit": token, "code": os.waitstatus_to_exitcode(status)})
+
+
+def _report(message: dict[str, Any]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of ``python -m harness.worker``; started by the runner, not by hand."""
+    parser = argparse.ArgumentParser(prog="python -m harness.worker", description=main.__doc__)
+    parser.add_argument("--socket", required=True)
+    parser.add_argument("--preload", nargs="*", default=[])
+    options = parser.parse_args(arguments)
+    time.strptime("2000", "%Y")  # a lazy import that must not happen in two threads of a child
+    return _nursery(options.socket, options.preload)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The papers: one folder per family, one folder per paper in it."""

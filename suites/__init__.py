@@ -1,0 +1,1 @@
+"""Suites: which methods meet on which tasks, at which sizes, on which profiles."""
