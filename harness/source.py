@@ -20,7 +20,8 @@ from typing import Any
 from harness.errors import RequestError
 from harness.method import Metric
 
-_VERSION = 3
+_VERSION = 4
+_NOT_LITERAL = "__not_literal__"
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,14 @@ class Sources:
             self._inherit(file, base, packages, fields, aliases)
         aliases.update(self._visible_aliases(parsed, file, packages))
         for each in cls.fields:
+            if isinstance(each["default"], dict) and _NOT_LITERAL in each["default"]:
+                raise RequestError(
+                    f"the default of '{each['name']}' is not a literal, so the catalog cannot read it without"
+                    " running the file",
+                    file=file,
+                    line=each["default"][_NOT_LITERAL],
+                    hint="write the value out",
+                )
             fields[each["name"]] = FieldSource(**each)
 
     def _visible_aliases(self, parsed: _File, file: Path, packages: dict[str, Path]) -> dict[str, str]:
@@ -265,7 +274,7 @@ def _class(node: ast.ClassDef, path: Path) -> _Class:
             {
                 "name": item.target.id,
                 "annotation": annotation,
-                "default": _literal(item.value, path, f"the default of '{item.target.id}'"),
+                "default": _default(item.value),
                 "doc": doc,
                 "line": item.lineno,
             }
@@ -289,6 +298,15 @@ def _class(node: ast.ClassDef, path: Path) -> _Class:
                 arguments[keyword.arg] = _literal(keyword.value, path, f"'{keyword.arg}' in @{called}")
         cls.decorators[called] = arguments
     return cls
+
+
+def _default(node: ast.expr) -> Any:
+    """A literal default; any other is an error only once a task or method inherits the field."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return {_NOT_LITERAL: node.lineno}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _base_name(node: ast.expr) -> str:

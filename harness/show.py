@@ -1,0 +1,129 @@
+"""Papers and verdicts in the terminal."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from harness import paper as papers
+from harness.catalog import Catalog
+from harness.console import console, styled, table
+from harness.paper import Claim
+from harness.store import Store
+from harness.verdict import OUTCOMES, Verdict, decide
+
+
+def paper(catalog: Catalog, slug: str, store: str | None, profiles: Sequence[str], as_json: bool) -> None:
+    """Print a paper, its claims and what is known about them."""
+    from rich.markup import escape
+
+    entry = catalog.paper(slug)
+    described, _ = papers.load(entry.file)
+    verdicts = decide(catalog, Store(store).records(), papers=[slug], profiles=profiles)
+    if as_json:
+        methods = [m.name for m in catalog.methods_of(slug)]
+        print(
+            json.dumps(
+                {
+                    "name": slug,
+                    "family": entry.family,
+                    **described.model_dump(mode="json", exclude_none=True),
+                    "methods": methods,
+                    "verdicts": [v.model_dump(mode="json") for v in verdicts],
+                },
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
+        return
+    out = console()
+    out.print(f"[bold]{escape(described.title)}[/]")
+    where = [str(described.year), described.venue, described.arxiv and f"arXiv {described.arxiv}", described.code]
+    out.print(escape(", ".join(str(w) for w in where if w)), style="dim")
+    out.print(escape(" ".join(described.summary.split())))
+    for note in described.notes:
+        out.print(f"[dim]note[/] {escape(' '.join(note.split()))}")
+    out.print()
+    for method in catalog.methods_of(slug):
+        out.print(f"  [bold]{method.name}[/] [dim]{method.role}, {', '.join(method.attempts)}[/]")
+        out.print(f"    {escape(method.source.summary)}")
+    out.print()
+    by_claim: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_claim.setdefault(verdict.claim, []).append(verdict)
+    for claim in described.claims:
+        _claim(claim, by_claim[claim.id])
+
+
+def _claim(claim: Claim, verdicts: Sequence[Verdict]) -> None:
+    from rich.markup import escape
+
+    out = console()
+    out.print(f"[bold]{claim.id}[/] [dim]{claim.kind}, {escape(claim.source)}[/]")
+    out.print(f"  {escape(claim.statement)}")
+    out.print(f"  claimed   {escape(claim.claimed.text)} [dim]({escape(claim.setting.text)})[/]")
+    for kind, rule in claim.rules:
+        conditions = "; ".join(f"{c.quantity} {c.describe()}" for c in rule.all)
+        out.print(f"  {kind:<10} if {escape(conditions)} [dim](on {', '.join(rule.profiles)})[/]")
+    for verdict in verdicts:
+        out.print(f"  {verdict.profile:<9} {styled(verdict.outcome)}: {escape(verdict.reason)}")
+        for name, control in verdict.controls.items():
+            out.print(f"            [dim]{escape(name)}: {escape(str(control))}[/]")
+    if claim.note:
+        out.print(f"  [dim]{escape(' '.join(claim.note.split()))}[/]")
+    out.print()
+
+
+def claims_table(catalog: Catalog, verdicts: Sequence[Verdict]) -> None:
+    """Print verdicts as a table, and how many there are of each."""
+    from rich.markup import escape
+
+    out = console()
+    if not verdicts:
+        out.print("no claims")
+        return
+    several = len({v.profile for v in verdicts}) > 1
+    columns = ["paper", "claim", *(["profile"] if several else []), "claimed", "measured", "verdict", "why"]
+    made = table("claims", columns)
+    for name in columns:
+        made.columns[columns.index(name)].no_wrap = name in ("verdict",)
+    described = {slug: _claims(catalog, slug) for slug in {v.paper for v in verdicts}}
+    last = None
+    for v in verdicts:
+        claimed = described[v.paper][v.claim].claimed
+        cells = [
+            escape(v.paper) if v.paper != last else "",
+            escape(v.claim),
+            *([v.profile] if several else []),
+            escape(claimed.text),
+            escape(str(v.figure)) if v.figure else "",
+            styled(v.outcome),
+            escape(_short(v)),
+        ]
+        made.add_row(*cells)
+        last = v.paper
+    out.print(made)
+    out.print(summary(verdicts))
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many verdicts there are of each outcome, as rich markup."""
+    counts = Counter(v.outcome for v in verdicts)
+    return f"{len(verdicts)} claims: " + ", ".join(f"{counts[o]} {styled(o)}" for o in OUTCOMES if counts[o])
+
+
+def _short(verdict: Verdict) -> str:
+    if verdict.outcome == "not measured" or not verdict.conditions:
+        return verdict.reason
+    decisive = next((c for c in verdict.conditions if c.outcome == verdict.outcome), verdict.conditions[0])
+    text = f"must be {decisive.bounds}"
+    if decisive is not verdict.conditions[0]:
+        text = f"{decisive.quantity} = {decisive.figure}; {text}"
+    return f"{text}; {decisive.why}" if decisive.why else text
+
+
+def _claims(catalog: Catalog, slug: str) -> dict[str, Any]:
+    described, _ = papers.load(catalog.papers[slug].file)
+    return {claim.id: claim for claim in described.claims}

@@ -1,0 +1,347 @@
+"""Records and claims to verdicts.
+
+A verdict comes from a measurement or it is "not measured". The interval of a condition's quantity decides it: inside the
+bounds it holds, wholly in the contradicted region it is contradicted, anything else is inconclusive. A scaled setting never
+earns "reproduced", and neither does emulated hardware.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness import expression, paper, profile
+from harness.catalog import Catalog
+from harness.errors import RequestError
+from harness.paper import Claim, Condition, Paper, Rule
+from harness.record import INSTRUMENT_METRICS, Record
+
+Outcome = Literal["reproduced", "consistent", "contradicted", "inconclusive", "not measured"]
+OUTCOMES: tuple[Outcome, ...] = ("reproduced", "consistent", "contradicted", "inconclusive", "not measured")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(_Model):
+    """A measured quantity: value, 95 % interval where there is one, and what it rests on."""
+
+    quantity: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    seeds: int = 0
+    samples: int = 0
+    unit: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.value:.4g}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low:.4g}, {self.high:.4g}]"
+        return f"{text} {self.unit}".strip()
+
+
+class Decided(_Model):
+    """A condition and how it came out."""
+
+    quantity: str
+    bounds: str
+    figure: Figure
+    outcome: Literal["holds", "contradicted", "inconclusive"]
+    why: str | None = None
+
+
+class Verdict(_Model):
+    """A claim decided from records, on one profile.
+
+    Attributes:
+        paper, claim, profile: what was decided, and where.
+        outcome: one of `OUTCOMES`.
+        reason: one sentence.
+        rule: which of the claim's rules decided, or None when none could.
+        figure: the quantity shown beside the claimed figure.
+        conditions: all conditions of the rule.
+        controls: figures that are reported beside the verdict and decide nothing.
+        keys: the records behind it.
+        setting: parameters of the task that all those records share.
+    """
+
+    paper: str
+    claim: str
+    profile: str
+    outcome: Outcome
+    reason: str
+    rule: Literal["reproduced", "consistent"] | None = None
+    figure: Figure | None = None
+    conditions: list[Decided] = Field(default_factory=list)
+    controls: dict[str, Figure | str] = Field(default_factory=dict)
+    keys: list[str] = Field(default_factory=list)
+    setting: dict[str, Any] = Field(default_factory=dict)
+
+
+def decide(
+    catalog: Catalog,
+    records: Iterable[Record],
+    *,
+    papers: Sequence[str] = (),
+    profiles: Sequence[str] = (),
+) -> list[Verdict]:
+    """A verdict for every claim on every profile asked for.
+
+    Args:
+        catalog: where papers, tasks and methods are.
+        records: all records that may count.
+        papers: slugs; empty for all.
+        profiles: names; empty for those that have records, or "cpu" when none has.
+    """
+    for slug in papers:
+        catalog.paper(slug)
+    for name in profiles:
+        profile.get(name)
+    current = newest(records)
+    seen = {r.profile for r in current}
+    places = list(profiles) or [p for p in profile.PROFILES if p in seen] or ["cpu"]
+    by_place: dict[tuple[str, str], list[Record]] = {}
+    for record in current:
+        by_place.setdefault((record.profile, record.task), []).append(record)
+    verdicts = []
+    for slug in papers or sorted(catalog.papers):
+        described, _ = paper.load(catalog.papers[slug].file)
+        for claim in described.claims:
+            for place in places:
+                verdicts.append(_decide(catalog, slug, claim, place, by_place))
+    return verdicts
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """The latest record of each measurement, whatever the version of its source; skips only where nothing ran."""
+    found: dict[str, Record] = {}
+    for record in records:
+        identity = json.dumps(
+            [
+                record.comparison,
+                record.task,
+                record.task_parameters,
+                record.method,
+                record.label,
+                record.method_parameters,
+                record.seed,
+                record.profile,
+            ],
+            sort_keys=True,
+        )
+        other = found.get(identity)
+        if other is None or (record.status != "skipped", record.started) >= (other.status != "skipped", other.started):
+            found[identity] = record
+    return list(found.values())
+
+
+def _decide(
+    catalog: Catalog, slug: str, claim: Claim, place: str, by_place: dict[tuple[str, str], list[Record]]
+) -> Verdict:
+    def verdict(outcome: Outcome, reason: str, **found: Any) -> Verdict:
+        return Verdict(paper=slug, claim=claim.id, profile=place, outcome=outcome, reason=reason, **found)
+
+    if claim.not_measurable is not None:
+        return verdict("not measured", claim.not_measurable)
+    here = [(kind, rule) for kind, rule in claim.rules if place in rule.profiles]
+    if not here:
+        needed = sorted({p for _, rule in claim.rules for p in rule.profiles}, key=list(profile.PROFILES).index)
+        return verdict("not measured", f"needs the profile {' or '.join(needed)}")
+    reasons: list[str] = []
+    for kind, rule in here:
+        try:
+            decided, keys, records = _conditions(catalog, claim, rule, place, by_place)
+        except expression.NotMeasured as missing:
+            reasons.append(str(missing))
+            continue
+        emulated = any(r.emulated for r in records)
+        outcome, reason = _combine(rule, decided)
+        if outcome == "held":
+            final: Outcome = "reproduced" if kind == "reproduced" and not emulated else "consistent"
+        else:
+            final = "contradicted" if outcome == "contradicted" else "inconclusive"
+        controls = _controls(catalog, claim, rule, place, by_place)
+        return verdict(
+            final,
+            reason,
+            rule=kind,
+            figure=decided[0].figure,
+            conditions=decided,
+            controls=controls,
+            keys=keys,
+            setting=_shared([r.task_parameters for r in records]),
+        )
+    return verdict("not measured", reasons[-1])
+
+
+def _conditions(
+    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: dict[tuple[str, str], list[Record]]
+) -> tuple[list[Decided], list[str], list[Record]]:
+    decided: list[Decided] = []
+    keys: dict[str, None] = {}
+    used: dict[str, Record] = {}
+    for condition in rule.all:
+        selection = rule.selection(condition)
+        records = select(by_place.get((place, selection.task), []), selection)
+        if not records:
+            raise expression.NotMeasured(f"no record of the task '{selection.task}'{_where(selection)} on {place}")
+        estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
+        decided.append(_judge(condition, estimate, claim))
+        keys |= dict.fromkeys(estimate.keys)
+        used |= {r.key: r for r in records if r.key in estimate.keys}
+    return decided, list(keys), list(used.values())
+
+
+def _estimate(
+    catalog: Catalog, quantity: str, records: Sequence[Record], task: str, logarithmic: bool
+) -> expression.Estimate:
+    names = Names(catalog, task, {r.method for r in records})
+    evaluator = expression.Evaluator(records, deterministic=names.deterministic, better=names.better)
+    return evaluator.evaluate(expression.parse(quantity), logarithmic=logarithmic)
+
+
+def _judge(condition: Condition, estimate: expression.Estimate, claim: Claim) -> Decided:
+    low, high = condition.bounds
+    unit = condition.unit if condition.unit is not None else claim.claimed.unit
+    figure = Figure(
+        quantity=condition.quantity,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        seeds=estimate.seeds,
+        samples=estimate.samples,
+        unit=unit,
+    )
+    outcome: Literal["holds", "contradicted", "inconclusive"] = "inconclusive"
+    if estimate.low is not None and estimate.high is not None:
+        bad_low, bad_high = condition.contradicted.interval if condition.contradicted else (low, high)
+        if low <= estimate.low and estimate.high <= high:
+            outcome = "holds"
+        elif estimate.high < bad_low or estimate.low > bad_high:
+            outcome = "contradicted"
+    return Decided(
+        quantity=condition.quantity,
+        bounds=condition.describe(),
+        figure=figure,
+        outcome=outcome,
+        why=estimate.why,
+    )
+
+
+def _combine(rule: Rule, decided: Sequence[Decided]) -> tuple[str, str]:
+    """The rule's outcome, and the sentence that explains it by the condition that decided."""
+    contradicted = [d for d in decided if d.outcome == "contradicted"]
+    open_ones = [d for d in decided if d.outcome == "inconclusive"]
+    if contradicted and (rule.contradicted_if == "any" or len(contradicted) == len(decided)):
+        return "contradicted", _sentence(contradicted[0])
+    if not contradicted and not open_ones:
+        return "held", _sentence(decided[0])
+    return "inconclusive", _sentence((open_ones or contradicted)[0])
+
+
+def _sentence(decided: Decided) -> str:
+    what = {
+        "holds": f"is {decided.bounds}",
+        "contradicted": f"is not {decided.bounds}",
+        "inconclusive": f"leaves open whether it is {decided.bounds}",
+    }[decided.outcome]
+    text = f"{decided.quantity} = {decided.figure} {what}"
+    return f"{text}: {decided.why}" if decided.why else text
+
+
+def _controls(
+    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: dict[tuple[str, str], list[Record]]
+) -> dict[str, Figure | str]:
+    found: dict[str, Figure | str] = {}
+    records = select(by_place.get((place, rule.on.task), []), rule.on)
+    for name, quantity in rule.controls.items():
+        try:
+            estimate = _estimate(catalog, quantity, records, rule.on.task, False)
+        except expression.NotMeasured as missing:
+            found[name] = f"not measured: {missing}"
+            continue
+        found[name] = Figure(
+            quantity=quantity,
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            seeds=estimate.seeds,
+            samples=estimate.samples,
+        )
+    return found
+
+
+def select(records: Iterable[Record], selection: paper.Selection) -> list[Record]:
+    """The records that a selection names."""
+    comparisons = selection.comparisons
+    chosen = [
+        r
+        for r in records
+        if (not comparisons or r.comparison in comparisons)
+        and all(n in r.task_parameters and r.task_parameters[n] == v for n, v in selection.where.items())
+    ]
+    if comparisons:
+        return chosen
+    # The same measurement may stand in several comparisons (a full suite and a shorter one); it counts once.
+    once: dict[str, Record] = {}
+    for r in chosen:
+        identity = json.dumps([r.task_parameters, r.label, r.method, r.method_parameters, r.seed], sort_keys=True)
+        other = once.get(identity)
+        if other is None or (r.status == "ok", r.started) >= (other.status == "ok", other.started):
+            once[identity] = r
+    return list(once.values())
+
+
+def _where(selection: paper.Selection) -> str:
+    return " with " + ", ".join(f"{k}={v}" for k, v in selection.where.items()) if selection.where else ""
+
+
+def _shared(parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    if not parameters:
+        return {}
+    return {k: v for k, v in parameters[0].items() if all(p.get(k) == v for p in parameters)}
+
+
+@dataclass
+class Names:
+    """What the catalog declares of the metrics that may appear together in one quantity."""
+
+    catalog: Catalog
+    task: str
+    methods: Iterable[str]
+
+    def metric(self, name: str) -> Any:
+        """The `Metric` of that name, or None."""
+        known = self.catalog.methods
+        entries = [self.catalog.task(self.task), *(known[m] for m in sorted(self.methods) if m in known)]
+        for entry in entries:
+            for metric in entry.metrics:
+                if metric.name == name:
+                    return metric
+        return None
+
+    def deterministic(self, name: str) -> bool:
+        """Whether one measurement of the metric decides."""
+        metric = self.metric(name)
+        return metric is not None and bool(metric.deterministic)
+
+    def better(self, name: str) -> str:
+        """Which way the metric is better."""
+        if name in INSTRUMENT_METRICS:
+            return INSTRUMENT_METRICS[name][1]
+        metric = self.metric(name)
+        return "neither" if metric is None else str(metric.better)
+
+
+def papers_with_files(catalog: Catalog) -> dict[str, Paper]:
+    """All papers, read. Raises `RequestError` or `RequestErrors` for one that is not well-formed."""
+    return {slug: paper.load(entry.file)[0] for slug, entry in catalog.papers.items()}
+
+
+__all__ = ["OUTCOMES", "Decided", "Figure", "Outcome", "RequestError", "Verdict", "decide", "newest", "select"]
