@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.method import Metric, method
+from harness.method import method
 from harness.types import Fraction
-from methods.vision.early_learning_regularization.targets import TargetTraining, clipped_softmax
+from methods.vision.early_learning_regularization.targets import TABLE_METRICS, TargetTraining, clipped_softmax
 from methods.vision.early_learning_regularization.training import Training
 from methods.vision.noisy_labels import NoisyLabels, predict, share
 
@@ -59,13 +59,7 @@ class EarlyStopping(CrossEntropy):
 @method(
     "static-target",
     task=("noisy-label-classification", "two-gaussians-noisy-labels"),
-    metrics=[
-        Metric("table_bytes", unit="B", better="lower", doc="The running targets.", deterministic=True),
-        Metric(
-            "target_accuracy",
-            doc="Share of training examples whose running target is largest at the true class.",
-        ),
-    ],
+    metrics=TABLE_METRICS,
 )
 class StaticTarget(TargetTraining):
     """Cross-entropy towards a mixture of the given label and the running target.

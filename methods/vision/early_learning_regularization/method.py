@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.method import Context, Measurement, Method, Metric, as_measurement, method
+from harness.method import Context, Measurement, Method, as_measurement, method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from methods.vision.early_learning_regularization.targets import (
+    TABLE_METRICS,
     Targets,
     TargetTraining,
     clipped_softmax,
@@ -32,13 +33,6 @@ from methods.vision.early_learning_regularization.training import (
     set_rate,
 )
 from methods.vision.noisy_labels import NoisyLabels, State, Trained, snapshot
-
-TABLE_METRICS = (
-    Metric("table_bytes", unit="B", better="lower", doc="The running targets.", deterministic=True),
-    Metric(
-        "target_accuracy", doc="Share of training examples whose running target is largest at the true class."
-    ),
-)
 
 
 @method("elr", task=("noisy-label-classification", "two-gaussians-noisy-labels"), metrics=TABLE_METRICS)

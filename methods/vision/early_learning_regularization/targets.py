@@ -6,9 +6,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from harness.method import Measurement, as_measurement
+from harness.method import Measurement, Metric, as_measurement
 from methods.vision.early_learning_regularization.training import Training
 from methods.vision.noisy_labels import NoisyLabels, Trained, share
+
+TABLE_METRICS = (
+    Metric("table_bytes", unit="B", better="lower", doc="The running targets.", deterministic=True),
+    Metric(
+        "target_accuracy", doc="Share of training examples whose running target is largest at the true class."
+    ),
+)
 
 CLIP = 1e-4
 """Probabilities are kept this far from 0 and 1, so that the logarithm stays finite."""
