@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
+import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
 from harness.method import Metric, method
-from harness.types import Fraction, NonNegativeFloat, PositiveFloat
+from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from methods.training.baselines import OptimizerMethod
+from methods.training.lion.evolution import Scores, evolve_with_restarts
+from methods.training.lion.mutation import Mutator
 from methods.training.lion.optimizer import Lion
+from methods.training.lion.search import ProgramSearch
 
 STATE = (
     Metric(
@@ -52,3 +57,53 @@ class LionTraining(OptimizerMethod):
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """See `methods.training.lion.optimizer`."""
         return Lion(parameters, self.learning_rate, (self.beta1, self.beta2), self.weight_decay)
+
+
+@method(
+    "program-evolution",
+    task="optimizer-program-search",
+    metrics=(
+        Metric("trained", "programs", "lower", "Different programs that were trained on the cheap proxy."),
+        Metric("cached_share", doc="Share of the scores that the functional hash saved."),
+        Metric(
+            "rejected_share", better="neither", doc="Share of mutants that were invalid or computed the same."
+        ),
+    ),
+)
+class ProgramEvolution(ProgramSearch):
+    """Regularised evolution of optimizer programs from AdamW, with restarts (the search that found Lion)."""
+
+    candidates: PositiveInt = 2000
+    """Programs whose score is asked for."""
+    longest: PositiveInt = 30
+    """Statements of a program at most."""
+    finalists: PositiveInt = 20
+    """Programs that enter meta-validation, if so many beat the start on the cheap proxy."""
+    tolerance: NonNegativeFloat = 0.0
+    """Loss in nats on the last stage that simplification may cost."""
+    population: PositiveInt = 25
+    """Programs alive at a time; the oldest one dies when a child is born."""
+    tournament: PositiveInt = 5
+    """Programs drawn from the population; the best of them has a child."""
+    restarts: NonNegativeInt = 3
+    """How often the population is filled anew."""
+    restart_from: Literal["start", "best"] = "start"
+    """What it is filled with: AdamW, or the best program so far."""
+
+    def __post_init__(self) -> None:
+        if self.restarts >= self.candidates:
+            raise ValueError(f"{self.restarts} restarts leave no candidates of {self.candidates}")
+
+    def candidates_of(self, scores: Scores, mutate: Mutator, random: np.random.Generator) -> None:
+        """Evolve, restart, evolve."""
+        evolve_with_restarts(
+            self.work.start,
+            scores,
+            mutate,
+            random,
+            candidates=self.candidates,
+            population=self.population,
+            tournament=self.tournament,
+            restarts=self.restarts,
+            restart_from=self.restart_from,
+        )
