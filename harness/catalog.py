@@ -153,7 +153,9 @@ class Catalog:
         for folder in self.folders:
             path = folder.expanduser().resolve()
             if not path.is_dir():
-                raise RequestError(f"there is no folder '{folder}'", hint="--methods takes a folder of families")
+                raise RequestError(
+                    f"there is no folder '{folder}'", hint="--methods takes a folder of families"
+                )
             roots.append(Root(path, _package_name(path)))
         return tuple(roots)
 

@@ -110,7 +110,8 @@ def run(
     profiles: Profiles = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is stored.")] = False,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Measure again what is stored as failed, timed out or out of memory.")
+        bool,
+        typer.Option("--retry", help="Measure again what is stored as failed, timed out or out of memory."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured, and stop.")] = False,
     fail_on_contradicted: Annotated[
@@ -181,9 +182,9 @@ def claims(
 
 @app.command()
 def report(
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")
-    ] = Path("harness-report"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(
+        "harness-report"
+    ),
     methods: Methods = None,
     store: StoreOption = None,
     papers: Papers = None,
@@ -292,7 +293,9 @@ def _guarded(work: Callable[[], Any]) -> int:
         typer.echo(f"error: {error}", err=True)
         return 2 if isinstance(error, RequestError) else 1
     except KeyboardInterrupt:
-        typer.echo("interrupted; what was measured is stored, and the same command goes on from there", err=True)
+        typer.echo(
+            "interrupted; what was measured is stored, and the same command goes on from there", err=True
+        )
         return 130
 
 

@@ -130,7 +130,5 @@ def table(name: str, filename: str, hub: Hub | None = None) -> Dataset:
 def _how(name: str) -> str:
     base = root()
     if base is None:
-        return (
-            f"data set '{name}' is not here: set {VARIABLE} to a directory that has a folder '{name}'"
-        )
+        return f"data set '{name}' is not here: set {VARIABLE} to a directory that has a folder '{name}'"
     return f"data set '{name}' is not here: put a folder '{name}' into {base} ({VARIABLE})"

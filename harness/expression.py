@@ -123,7 +123,7 @@ def _check(node: ast.expr, text: str, depth: int) -> None:
         case _:
             raise RequestError(
                 f"'{ast.unparse(node)}' in '{text}' is not part of the language of quantities",
-                hint="numbers, + - * / **, comparisons, metric(\"label\", parameter=value) and functions",
+                hint='numbers, + - * / **, comparisons, metric("label", parameter=value) and functions',
             )
 
 
@@ -151,7 +151,7 @@ def _reference(node: ast.Call) -> Reference:
             raise RequestError(f"'{text}': the value of '{keyword.arg}' is not a literal") from None
     seeds = fixed.pop("seeds", "mean")
     if seeds not in ("mean", "each"):
-        raise RequestError(f"'{text}': seeds is \"mean\" or \"each\", not {seeds!r}")
+        raise RequestError(f'\'{text}\': seeds is "mean" or "each", not {seeds!r}')
     return Reference(name, node.args[0].value, tuple(sorted(fixed.items())), seeds)
 
 
@@ -393,9 +393,7 @@ class Evaluator:
         unknown = [n for n in fixed if all(n not in r.parameters for r in labelled)]
         if unknown:
             raise NotMeasured(f"the records of '{reference.label}' have no parameter '{unknown[0]}'")
-        there = [
-            r for r in labelled if all(_same(r.parameters.get(n), v) for n, v in fixed.items())
-        ]
+        there = [r for r in labelled if all(_same(r.parameters.get(n), v) for n, v in fixed.items())]
         at = ", ".join(f"{n}={v}" for n, v in fixed.items())
         if not there:
             raise NotMeasured(f"no record of '{reference.label}' at {at}")
@@ -448,7 +446,9 @@ def _call(name: str, arguments: list[Any], keywords: dict[str, Any], better: str
             steps = array.isel({over[0]: slice(1, None)}).drop_vars(over[0]) - array.isel(
                 {over[0]: slice(None, -1)}
             ).drop_vars(over[0])
-            return steps.min(over[0], skipna=False) if name == "least_step" else steps.max(over[0], skipna=False)
+            return (
+                steps.min(over[0], skipna=False) if name == "least_step" else steps.max(over[0], skipna=False)
+            )
         case "slope":
             return _slope(array, over[0], keywords.get("last"), text)
         case "standard_error":

@@ -159,7 +159,9 @@ class Nursery:
         if not line:
             assert self._process.stderr is not None
             error = self._process.stderr.read().decode(errors="replace").strip()
-            raise HarnessError(f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}")
+            raise HarnessError(
+                f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}"
+            )
 
 
 @dataclass
@@ -252,7 +254,9 @@ class Worker:
             return
         try:
             process = psutil.Process(self.pid)
-            used = process.memory_info().rss + sum(c.memory_info().rss for c in process.children(recursive=True))
+            used = process.memory_info().rss + sum(
+                c.memory_info().rss for c in process.children(recursive=True)
+            )
         except psutil.NoSuchProcess:
             return
         if used > self.memory_limit:

@@ -75,7 +75,9 @@ def _methods(catalog: Catalog) -> list[dict[str, Any]]:
             "paper": m.paper,
             "tasks": list(m.attempts),
             "about": m.source.summary,
-            "parameters": {f.name: {"type": f.annotation, "default": f.default, "about": f.doc} for f in m.fields.values()},
+            "parameters": {
+                f.name: {"type": f.annotation, "default": f.default, "about": f.doc} for f in m.fields.values()
+            },
             "packages": list(m.packages),
             "file": str(m.source.file),
             "line": m.source.line,
@@ -92,7 +94,9 @@ def _tasks(catalog: Catalog) -> list[dict[str, Any]]:
             "metrics": [m.name for m in t.metrics],
             "measures": len(t.metrics),
             "about": t.source.summary,
-            "parameters": {f.name: {"type": f.annotation, "default": f.default, "about": f.doc} for f in t.fields.values()},
+            "parameters": {
+                f.name: {"type": f.annotation, "default": f.default, "about": f.doc} for f in t.fields.values()
+            },
             "data": list(t.data),
             "file": str(t.source.file),
             "line": t.source.line,

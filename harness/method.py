@@ -93,9 +93,7 @@ class Measurement:
     def __or__(self, other: Measurement | Mapping[str, float]) -> Measurement:
         """This measurement with the metrics and series of another added."""
         other = other if isinstance(other, Measurement) else Measurement(other)
-        return Measurement(
-            {**self.metrics, **other.metrics}, {**self.series, **other.series}
-        )
+        return Measurement({**self.metrics, **other.metrics}, {**self.series, **other.series})
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Contradicted(_Model):
 class Condition(_Model):
     """A quantity and the bounds that its interval must lie in."""
 
-    quantity: Text = Field(description="Expression over records, e.g. latency(\"a\") / latency(\"b\").")
+    quantity: Text = Field(description='Expression over records, e.g. latency("a") / latency("b").')
     on: Selection | None = Field(default=None, description="Records, where they differ from the rule's.")
     at_least: float | None = None
     at_most: float | None = None

@@ -108,8 +108,7 @@ def _datacenter_gpu() -> Availability:
     found = ", ".join(gpu.name for gpu in gpus()) or "none"
     return Availability(
         False,
-        "needs a CUDA GPU of compute capability 8.0 or later with at least 20 GiB;"
-        f" found {found}",
+        f"needs a CUDA GPU of compute capability 8.0 or later with at least 20 GiB; found {found}",
     )
 
 
@@ -117,8 +116,12 @@ PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
         Profile("cpu", "cpu", "The processor of any machine; no accelerator is used.", _cpu),
-        Profile("edge-gpu", "cuda", "A Jetson-class device: a small GPU that shares the host's memory.", _edge_gpu),
-        Profile("datacenter-gpu", "cuda", "A discrete GPU of the data centre, 20 GiB or more.", _datacenter_gpu),
+        Profile(
+            "edge-gpu", "cuda", "A Jetson-class device: a small GPU that shares the host's memory.", _edge_gpu
+        ),
+        Profile(
+            "datacenter-gpu", "cuda", "A discrete GPU of the data centre, 20 GiB or more.", _datacenter_gpu
+        ),
     )
 }
 

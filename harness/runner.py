@@ -87,7 +87,9 @@ def plan(catalog: Catalog, comparisons: Iterable[Comparison]) -> list[Step]:
             if pair not in digests:
                 method = catalog.method(contestant.method)
                 digests[pair] = key_of({"task": catalog.digest(task), "method": catalog.digest(method)})[:16]
-            steps.append(Step(comparison, contestant, _key(comparison, contestant, digests[pair]), digests[pair]))
+            steps.append(
+                Step(comparison, contestant, _key(comparison, contestant, digests[pair]), digests[pair])
+            )
     return steps
 
 
@@ -289,4 +291,3 @@ def missing_packages(method: MethodEntry) -> str | None:
         if not requirement.specifier.contains(version, prereleases=True):
             return f"needs {text}, but {version} is installed: python -m pip install '{text}'"
     return None
-

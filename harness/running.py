@@ -47,7 +47,9 @@ def main(
         _dry_run(catalog, comparisons, Store(store), as_json)
         return 0
     if not comparisons:
-        console(stderr=True).print("nothing to run: no comparison of the suite is on the profile, paper and tag asked for")
+        console(stderr=True).print(
+            "nothing to run: no comparison of the suite is on the profile, paper and tag asked for"
+        )
         return 0
     records = Store(store)
     summary = runner.run(
@@ -156,7 +158,9 @@ def _conclude(
         what = f"{record.comparison}, {record.label}, seed {record.seed}"
         out.print(f"{styled(record.status)} {escape(what)}: {escape(record.reason or '')}")
     done = f"{summary.measured} measured, {summary.stored} from {store.location}"
-    out.print(f"{len(summary.records)} records ({done}); {len(summary.failed)} failed, {sum(skipped.values())} skipped")
+    out.print(
+        f"{len(summary.records)} records ({done}); {len(summary.failed)} failed, {sum(skipped.values())} skipped"
+    )
     if page:
         out.print(f"report: {page}")
 
@@ -239,7 +243,9 @@ class Display(runner.Progress):
         everything = [s for each in self._seconds.values() for s in each]
         typical = sum(everything) / len(everything)
         seconds = sum(
-            sum(self._seconds[_kind(s)]) / len(self._seconds[_kind(s)]) if _kind(s) in self._seconds else typical
+            sum(self._seconds[_kind(s)]) / len(self._seconds[_kind(s)])
+            if _kind(s) in self._seconds
+            else typical
             for s in left
         )
         if seconds < 90:

@@ -40,7 +40,12 @@ def paper(catalog: Catalog, slug: str, store: str | None, profiles: Sequence[str
         return
     out = console()
     out.print(f"[bold]{escape(described.title)}[/]")
-    where = [str(described.year), described.venue, described.arxiv and f"arXiv {described.arxiv}", described.code]
+    where = [
+        str(described.year),
+        described.venue,
+        described.arxiv and f"arXiv {described.arxiv}",
+        described.code,
+    ]
     out.print(escape(", ".join(str(w) for w in where if w)), style="dim")
     out.print(escape(" ".join(described.summary.split())))
     for note in described.notes:

@@ -113,9 +113,7 @@ class Sources:
                     f"@{decorator} takes a name, a string, as its first argument", file=file, line=cls.line
                 )
             rest = {k: v for k, v in arguments.items() if k not in ("", "metrics")}
-            yield ClassSource(
-                name, module, file, cls.line, cls.doc, declared, rest, metrics, fields, aliases
-            )
+            yield ClassSource(name, module, file, cls.line, cls.doc, declared, rest, metrics, fields, aliases)
 
     def digest(self, file: Path, packages: dict[str, Path]) -> str:
         """SHA-256 over `file` and every file that it imports, directly or not, from `packages`."""
@@ -201,9 +199,7 @@ class Sources:
                 visible[name] = theirs[original]
         return visible
 
-    def _metrics(
-        self, items: Any, file: Path, packages: dict[str, Path], line: int
-    ) -> list[dict[str, Any]]:
+    def _metrics(self, items: Any, file: Path, packages: dict[str, Path], line: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for item in items:
             if isinstance(item, dict):
@@ -279,9 +275,7 @@ def _class(node: ast.ClassDef, path: Path) -> _Class:
                 "line": item.lineno,
             }
         )
-    cls = _Class(
-        node.lineno, ast.get_docstring(node) or "", [_base_name(b) for b in node.bases], fields
-    )
+    cls = _Class(node.lineno, ast.get_docstring(node) or "", [_base_name(b) for b in node.bases], fields)
     for decorator in node.decorator_list:
         if not (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Name | ast.Attribute)):
             continue
@@ -329,7 +323,9 @@ def _literal(node: ast.expr, path: Path, what: str) -> Any:
 def _is_metrics(node: ast.expr) -> bool:
     """Whether a module-level constant is a Metric or a sequence of them."""
     if isinstance(node, ast.Tuple | ast.List):
-        return bool(node.elts) and all(isinstance(e, ast.Starred | ast.Name) or _is_metrics(e) for e in node.elts)
+        return bool(node.elts) and all(
+            isinstance(e, ast.Starred | ast.Name) or _is_metrics(e) for e in node.elts
+        )
     return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "Metric"
 
 
@@ -356,7 +352,9 @@ def _metric_items(node: ast.expr, path: Path) -> list[Any]:
             items.append(metric)
         else:
             raise RequestError(
-                "metrics are written as a list of Metric(...) with literal arguments", file=path, line=node.lineno
+                "metrics are written as a list of Metric(...) with literal arguments",
+                file=path,
+                line=node.lineno,
             )
     return items
 

@@ -62,9 +62,7 @@ class Timing(_Model):
     """How latency is measured."""
 
     repeats: Literal["adaptive", "once"] | None = Field(default=None, description="Default: the task's.")
-    budget: float | None = Field(
-        default=None, gt=0, description="Seconds of repeated runs (default 2)."
-    )
+    budget: float | None = Field(default=None, gt=0, description="Seconds of repeated runs (default 2).")
     min_samples: int | None = Field(default=None, ge=1, description="At least so many (default 5).")
     max_samples: int | None = Field(default=None, ge=1, description="At most so many (default 1000).")
 

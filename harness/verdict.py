@@ -136,7 +136,10 @@ def newest(records: Iterable[Record]) -> list[Record]:
             sort_keys=True,
         )
         other = found.get(identity)
-        if other is None or (record.status != "skipped", record.started) >= (other.status != "skipped", other.started):
+        if other is None or (record.status != "skipped", record.started) >= (
+            other.status != "skipped",
+            other.started,
+        ):
             found[identity] = record
     return list(found.values())
 
@@ -190,7 +193,9 @@ def _conditions(
         selection = rule.selection(condition)
         records = select(by_place.get((place, selection.task), []), selection)
         if not records:
-            raise expression.NotMeasured(f"no record of the task '{selection.task}'{_where(selection)} on {place}")
+            raise expression.NotMeasured(
+                f"no record of the task '{selection.task}'{_where(selection)} on {place}"
+            )
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
         decided.append(_judge(condition, estimate, claim))
         keys |= dict.fromkeys(estimate.keys)
@@ -291,7 +296,9 @@ def select(records: Iterable[Record], selection: paper.Selection) -> list[Record
     # The same measurement may stand in several comparisons (a full suite and a shorter one); it counts once.
     once: dict[str, Record] = {}
     for r in chosen:
-        identity = json.dumps([r.task_parameters, r.label, r.method, r.method_parameters, r.seed], sort_keys=True)
+        identity = json.dumps(
+            [r.task_parameters, r.label, r.method, r.method_parameters, r.seed], sort_keys=True
+        )
         other = once.get(identity)
         if other is None or (r.status == "ok", r.started) >= (other.status == "ok", other.started):
             once[identity] = r

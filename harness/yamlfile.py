@@ -30,9 +30,7 @@ class _Loader(yaml.CSafeLoader):  # type: ignore[misc]
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|)$"), ["~", "n", ""])
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.inf$|^\.nan$"),
@@ -62,9 +60,7 @@ class Document:
                 return line
         return 1
 
-    def error(
-        self, what: str, location: Sequence[str | int] = (), hint: str | None = None
-    ) -> RequestError:
+    def error(self, what: str, location: Sequence[str | int] = (), hint: str | None = None) -> RequestError:
         """An error that points at `location`."""
         field = ".".join(map(str, location)) or None
         return RequestError(what, file=self.path, line=self.line(location), field=field, hint=hint)
@@ -95,9 +91,7 @@ def loads(text: str, path: Path) -> Document:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
-                raise RequestError(
-                    "aliases (*name) are not read", file=path, line=event.start_mark.line + 1
-                )
+                raise RequestError("aliases (*name) are not read", file=path, line=event.start_mark.line + 1)
         node = loader.get_single_node()
         data = _build(node, (), lines, loader, path) if node is not None else None
     except yaml.YAMLError as error:
@@ -116,9 +110,7 @@ def loads(text: str, path: Path) -> Document:
 def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, path: Path) -> Any:
     lines.setdefault(at, node.start_mark.line + 1)
     if len(at) > MAX_DEPTH:
-        raise RequestError(
-            f"is nested more than {MAX_DEPTH} deep", file=path, line=node.start_mark.line + 1
-        )
+        raise RequestError(f"is nested more than {MAX_DEPTH} deep", file=path, line=node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -127,9 +119,7 @@ def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, pat
                 raise RequestError("a key must be a word", file=path, line=line)
             key = key_node.value
             if key in mapping:
-                raise RequestError(
-                    "stands twice", file=path, line=line, field=".".join(map(str, (*at, key)))
-                )
+                raise RequestError("stands twice", file=path, line=line, field=".".join(map(str, (*at, key))))
             lines[(*at, key)] = line
             mapping[key] = _build(value_node, (*at, key), lines, loader, path)
         return mapping
