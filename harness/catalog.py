@@ -21,10 +21,12 @@ from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import RequestError, nearest
 from harness.source import ClassSource, FieldSource, Sources
+
+Found = TypeVar("Found")
 
 ENTRY_POINTS = "harness.methods"
 _FILES = ("tasks.py", "baselines.py", "method.py")
@@ -312,7 +314,7 @@ def _package_name(path: Path) -> str:
     return f"harness_user_{bare}_{zlib.crc32(str(path).encode()):08x}"
 
 
-def _get(found: dict[str, Any], name: str, kind: str) -> Any:
+def _get(found: dict[str, Found], name: str, kind: str) -> Found:
     if name not in found:
         raise RequestError(f"there is no {kind} '{name}'", hint=nearest(name, found))
     return found[name]

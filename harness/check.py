@@ -24,7 +24,7 @@ def everything(catalog: Catalog, suites: Iterable[str] = ()) -> list[RequestErro
     """All that is wrong with all papers and suites; empty when nothing is."""
     errors: list[RequestError] = []
     for name in dict.fromkeys([*catalog.suites, *suites]):
-        errors += _collect(lambda name=name: _suite(catalog, name))  # type: ignore[misc]
+        errors += _collect(lambda name=name: _suite(catalog, name))
     errors += papers(catalog)
     return list({str(e): e for e in errors}.values())
 
@@ -34,7 +34,7 @@ def papers(catalog: Catalog, slugs: Iterable[str] = ()) -> list[RequestError]:
     labels = _labels(catalog)
     errors: list[RequestError] = []
     for slug in list(slugs) or catalog.papers:
-        errors += _collect(lambda slug=slug: _paper(catalog, slug, labels))  # type: ignore[misc]
+        errors += _collect(lambda slug=slug: _paper(catalog, slug, labels))
     return errors
 
 
@@ -50,7 +50,7 @@ def _collect(work: object) -> list[RequestError]:
 
 def _suite(catalog: Catalog, name: str) -> Iterator[RequestError]:
     for _, key, spec, document in suite.specs(catalog, name):
-        yield from _collect(lambda key=key, spec=spec, document=document: _spec(catalog, key, spec, document))  # type: ignore[misc]
+        yield from _collect(lambda key=key, spec=spec, document=document: _spec(catalog, key, spec, document))
 
 
 def _spec(

@@ -15,8 +15,10 @@ import typer
 
 from harness.errors import HarnessError, RequestError, RequestErrors, nearest
 
-EXIT_CODES = """Exit codes: 0 all ran; 1 something failed, or a claim was contradicted and --fail-on-contradicted was given; \
-2 the request itself was wrong, and nothing was run or written."""
+EXIT_CODES = (
+    "Exit codes: 0 all ran; 1 something failed, or a claim was contradicted and --fail-on-contradicted was given;"
+    " 2 the request itself was wrong, and nothing was run or written."
+)
 
 app = typer.Typer(
     name="harness",

@@ -8,6 +8,7 @@ whose other dimensions are the parameters that are still open. ``docs/adding-a-p
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -225,7 +226,7 @@ class Evaluator:
         # One draw of seeds for the whole expression: methods that ran on the same seeds stay paired.
         self._draws = self._rng.integers(0, count, size=(REPLICATES + 1, count))
         self._draws[0] = np.arange(count)
-        with warnings.catch_warnings(), np.errstate(all="ignore"), xr.set_options(arithmetic_join="exact"):
+        with warnings.catch_warnings(), np.errstate(all="ignore"), _exact_alignment():
             warnings.simplefilter("ignore", RuntimeWarning)  # means over absent grid points are NaN on purpose
             try:
                 result = self._value(expression.tree)
@@ -331,7 +332,10 @@ class Evaluator:
         table = np.full((REPLICATES + 1, *shape) if sampled else shape, np.nan)
         counts: dict[int, int] = {}
         for record in records:
-            at = (position[record.seed], *(index[n][_hashable(record.parameters.get(n))] for n in names))
+            at: tuple[Any, ...] = (
+                position[record.seed],
+                *(index[n][_hashable(record.parameters.get(n))] for n in names),
+            )
             value = record.value(reference.metric)
             if value is None:
                 continue
@@ -402,6 +406,13 @@ class Evaluator:
             reasons = sorted({f"{r.status}: {r.reason}" if r.reason else r.status for r in there})
             raise NotMeasured(f"'{reference.label}' {'at ' + at + ' ' if at else ''}{'; '.join(reasons)}")
         return good
+
+
+def _exact_alignment() -> contextlib.AbstractContextManager[Any]:
+    import xarray as xr
+
+    options: contextlib.AbstractContextManager[Any] = xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
+    return options
 
 
 # -- functions ------------------------------------------------------------------------------------------

@@ -242,8 +242,9 @@ class Worker:
         if message is None:
             return None
         if "error" in message:
-            error = message["error"]
-            raise Failed(error["status"], error["reason"], (self.printed() + "\n" + error["traceback"]).strip())
+            told = message["error"]
+            log = (self.printed() + "\n" + told["traceback"]).strip()
+            raise Failed(told["status"], told["reason"], log)
         ok: dict[str, Any] = message["ok"]
         return ok
 

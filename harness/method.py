@@ -34,6 +34,7 @@ arguments and the fields' defaults are therefore literals.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,7 +205,7 @@ def _as_dataclass(cls: T) -> T:
             continue
         if "__dataclass_fields__" in part.__dict__:
             continue
-        for name in part.__dict__.get("__annotations__", {}):
+        for name in inspect.get_annotations(part):
             if name not in part.__dict__:
                 setattr(part, name, dataclasses.field(init=False, repr=False))
         dataclass(kw_only=True, eq=False)(part)
@@ -232,10 +233,10 @@ def task(
     """
 
     def decorate(cls: T) -> T:
-        made = _as_dataclass(cls)
+        made: Any = _as_dataclass(cls)
         made.name, made.metrics = name, tuple(metrics)
         made.repeats, made.amount_unit, made.data = repeats, amount_unit, tuple(data)
-        return made  # type: ignore[return-value]
+        return cls
 
     return decorate
 
@@ -260,11 +261,11 @@ def method(
     """
 
     def decorate(cls: T) -> T:
-        made = _as_dataclass(cls)
+        made: Any = _as_dataclass(cls)
         made.name = name
         made.attempts = (task,) if isinstance(task, str) else tuple(task)
         made.metrics, made.packages = tuple(metrics), tuple(packages)
-        return made  # type: ignore[return-value]
+        return cls
 
     return decorate
 

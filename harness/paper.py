@@ -135,7 +135,7 @@ class Rule(_Model):
 
     on: Selection
     profiles: list[ProfileName] = Field(
-        default_factory=lambda: ["cpu", "edge-gpu", "datacenter-gpu"],
+        default=["cpu", "edge-gpu", "datacenter-gpu"],
         min_length=1,
         description="Profiles on which the rule may be decided.",
     )

@@ -243,7 +243,7 @@ def _record(step: Step, status: str, **found: Any) -> Record:
         profile=comparison.profile,
         source=step.source,
         amount_unit=comparison.amount_unit,
-        status=status,  # type: ignore[arg-type]
+        status=status,
         **{"started": datetime.now(UTC).isoformat(timespec="milliseconds"), **found},
     )
 

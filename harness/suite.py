@@ -26,6 +26,7 @@ FIRST_SEED = 1000
 Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
 Values = Annotated[list[Any], Field(min_length=1)]
 
+_DEFAULT_PROFILES: list[ProfileName] = ["cpu"]
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -105,7 +106,7 @@ class ComparisonSpec(_Model):
     limits: Limits = Field(default_factory=Limits)
     measure: Timing = Field(default_factory=Timing)
     profiles: dict[ProfileName, Overrides] | list[ProfileName] = Field(
-        default_factory=lambda: ["cpu"], description="Where it runs, with what differs there."
+        default_factory=lambda: _DEFAULT_PROFILES, description="Where it runs, with what differs there."
     )
 
     def on_profile(self, profile: str) -> ComparisonSpec | None:

@@ -1,8 +1,8 @@
 """Records and claims to verdicts.
 
-A verdict comes from a measurement or it is "not measured". The interval of a condition's quantity decides it: inside the
-bounds it holds, wholly in the contradicted region it is contradicted, anything else is inconclusive. A scaled setting never
-earns "reproduced", and neither does emulated hardware.
+A verdict comes from a measurement or it is "not measured". The interval of a condition's quantity decides it:
+inside the bounds it holds, wholly in the contradicted region it is contradicted, anything else is inconclusive.
+A scaled setting never earns "reproduced", and neither does emulated hardware.
 """
 
 from __future__ import annotations

@@ -94,14 +94,12 @@ class Worker:
     def __init__(self) -> None:
         self._method: Any = None
         self._output: Any = None
-        self._peak: Any = None
         self._device = "cpu"
-        self._prepared_above = 0
-        self._run_peak = 0
+        self._memory: Any = None
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the task and the method, and load the work."""
-        from harness.measure.memory import Peak
+        from harness.measure.memory import Account
         from harness.method import Context
 
         install_packages({name: Path(path) for name, path in request["packages"].items()})
@@ -119,7 +117,7 @@ class Worker:
         self._method.work = task.load(request["seed"])
         if limit := request.get("memory"):
             _limit_memory(limit, self._device)
-        self._peak = Peak(self._device)
+        self._memory = Account(self._device)
         amount = task.amount(self._method.work)
         return {"amount": None if amount is None else float(amount)}
 
@@ -127,36 +125,20 @@ class Worker:
         """Time `prepare` and follow its memory."""
         from harness.measure import clock
 
-        self._peak.start()
         method = self._method
-        samples, _, _ = clock.timed(lambda: method.prepare(method.work), 1, self._device)
-        above, device, reserved = self._peak.stop()
-        self._prepared_above = above
-        self._kept = max(0, self._now() - self._peak._level)
-        self._device_peak, self._reserved = device, reserved
+        with self._memory.preparing():
+            samples, _cpu, _output = clock.timed(lambda: method.prepare(method.work), 1, self._device)
         return {"seconds": samples[0]}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Time a number of runs; the first output of all is kept for `measure`."""
+        """Time a number of runs; the output of the first is kept for `measure` when asked for."""
         from harness.measure import clock
 
-        keep = bool(request.get("keep"))
-        self._peak.start()
-        samples, cpu, output = clock.timed(self._method.run, int(request["count"]), self._device)
-        above, device, reserved = self._peak.stop()
-        if keep:
+        with self._memory.running():
+            samples, cpu, output = clock.timed(self._method.run, int(request["count"]), self._device)
+        if request.get("keep"):
             self._output = output
-        self._run_peak = max(self._run_peak, above)
-        return {
-            "samples": samples,
-            "cpu": cpu,
-            "memory": {
-                "peak": max(self._prepared_above, self._kept + self._run_peak),
-                "run": self._run_peak,
-                "device": device,
-                "device_reserved": reserved,
-            },
-        }
+        return {"samples": samples, "cpu": cpu, "memory": self._memory.peaks()}
 
     def measure(self, _: dict[str, Any]) -> dict[str, Any]:
         """Score the first output."""
@@ -181,11 +163,6 @@ class Worker:
             for name, curve in measurement.series.items()
         }
         return {"metrics": metrics, "series": series}
-
-    def _now(self) -> int:
-        from harness.measure.memory import resident
-
-        return resident()
 
 
 def _construct(spec: dict[str, Any]) -> Any:
@@ -220,7 +197,7 @@ def _serve(channel: Channel) -> None:
     }
     while (request := channel.receive()) is not None:
         try:
-            answer = {"ok": verbs[request["do"]](request)}
+            answer: dict[str, Any] = {"ok": verbs[request["do"]](request)}
         except Exception as error:  # the one boundary where whatever a method raises becomes its record
             answer = {"error": _describe(error)}
         channel.send(answer)

@@ -24,7 +24,7 @@ MAX_DEPTH = 32
 Location = tuple[str | int, ...]
 
 
-class _Loader(yaml.CSafeLoader):  # type: ignore[misc]
+class _Loader(yaml.CSafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
 
@@ -91,7 +91,8 @@ def loads(text: str, path: Path) -> Document:
     try:
         for event in yaml.parse(text, Loader=_Loader):
             if isinstance(event, yaml.AliasEvent):
-                raise RequestError("aliases (*name) are not read", file=path, line=event.start_mark.line + 1)
+                line = event.start_mark.line + 1 if event.start_mark else None
+                raise RequestError("aliases (*name) are not read", file=path, line=line)
         node = loader.get_single_node()
         data = _build(node, (), lines, loader, path) if node is not None else None
     except yaml.YAMLError as error:

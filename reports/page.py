@@ -25,8 +25,7 @@ def render(content: Content, figures: dict[str, list[tuple[str, str]]]) -> str:
     environment.filters["duration"] = _duration
     text = resources.files("reports").joinpath("page.html.j2").read_text(encoding="utf-8")
     drawn: dict[str, list[tuple[str, Any]]] = {
-        slug: [(title, Markup(svg)) for title, svg in found]  # noqa: S704
-        for slug, found in figures.items()
+        slug: [(title, Markup(svg)) for title, svg in found] for slug, found in figures.items()
     }
     return environment.from_string(text).render(
         content=content, figures=drawn, outcomes=OUTCOMES, version=__version__, scoreboard=content.scoreboard()

@@ -13,9 +13,9 @@ from reports.collect import Content
 def markdown(content: Content) -> str:
     """The scoreboard and the claims as Markdown, fit for a pull request or a README."""
     lines = [_line(["paper", *OUTCOMES]), _line(["---", *["--:"] * len(OUTCOMES)])]
-    for row in content.scoreboard():
-        name = "**all**" if row["paper"] == "all" else row["paper"]
-        lines.append(_line([name, *(str(row[o] or "") for o in OUTCOMES)]))
+    for counts in content.scoreboard():
+        name = "**all**" if counts["paper"] == "all" else counts["paper"]
+        lines.append(_line([name, *(str(counts[o] or "") for o in OUTCOMES)]))
     lines += ["", _line(["paper", "claim", "claimed", "measured", "verdict", "why"]), _line(["---"] * 6)]
     for part in content.parts:
         for row in part.rows:

@@ -37,7 +37,7 @@ def _timed_cuda(run: Callable[[], Any], count: int) -> tuple[list[float], float,
     samples: list[float] = []
     cpu = _cpu_seconds()
     for i in range(count):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         start.record()
         output = run()

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.method import Measurement, Metric, Series, Task, task
 from harness.errors import BadOutput, MissingData
+from harness.method import Measurement, Metric, Series, Task, task
 from harness.seeding import rng
 from harness.types import PositiveInt
 

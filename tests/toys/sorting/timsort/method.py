@@ -23,7 +23,9 @@ class Timsort(SortingMethod):
         return sorted(self.numbers)
 
 
-@method("trainer", task="training", metrics=[Metric("state_bytes", unit="B", better="lower", deterministic=True)])
+@method(
+    "trainer", task="training", metrics=[Metric("state_bytes", unit="B", better="lower", deterministic=True)]
+)
 class Trainer(Method[int, float]):
     """Accuracy that depends on the seed."""
 
