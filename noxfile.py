@@ -1,0 +1,59 @@
+"""Sessions: each makes its own environment and installs what it needs."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint"]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after -- go to pytest."""
+    session.install("-e", ".[all,test]")
+    # Two test processes, one computing thread each: on two cores that is what does not get in its own way.
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    session.run("pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]), env=threads)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types: ruff, mypy --strict, and that papers and suites are well-formed."""
+    session.install("-e", ".[all,lint]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+    session.run("harness", "check")
+
+
+@nox.session
+def reproduce(session: nox.Session) -> None:
+    """Measure the headline claims of all papers and report which hold; narrow it with -- --paper lion."""
+    session.install("-e", ".[all]")
+    arguments = ["run", "headline", "--report", "harness-report", *session.posargs]
+    session.run("harness", *arguments, success_codes=[0, 1])
+
+
+@nox.session
+def report(session: nox.Session) -> None:
+    """Write the report of what is stored to harness-report/, without measuring anything."""
+    session.install("-e", ".[all]")
+    session.run("harness", "report", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure the engine itself with pytest-benchmark: launch overhead, planning, two hundred comparisons."""
+    session.install("-e", ".[test]")
+    session.run("pytest", "tests/benchmarks", "--benchmark-only", *session.posargs)
+
+
+@nox.session
+def schemas(session: nox.Session) -> None:
+    """Write the JSON Schemas of papers and suites to docs/schemas/ again."""
+    session.install("-e", ".")
+    session.run("harness", "schema", os.path.join("docs", "schemas"))
