@@ -79,13 +79,19 @@ class NltkPunkt(Method[Texts, list[Sentences]]):
         try:
             return PunktTokenizer("english")
         except LookupError as error:
-            raise MissingModel("NLTK's English model is not here: python -m nltk.downloader punkt_tab") from error
+            raise MissingModel(
+                "NLTK's English model is not here: python -m nltk.downloader punkt_tab"
+            ) from error
 
     def _trained(self) -> Any:
         import nltk
         from nltk.tokenize.punkt import PunktParameters
 
-        recipe = {"nltk": nltk.__version__, "novels": sentence_data.NOVELS, "characters": self.training_characters}
+        recipe = {
+            "nltk": nltk.__version__,
+            "novels": sentence_data.NOVELS,
+            "characters": self.training_characters,
+        }
         path = cache.artefact("nltk-punkt", recipe, self._train, self.context.cache)
         table = json.loads(path.read_text())
         parameters = PunktParameters()

@@ -46,7 +46,9 @@ class Texts:
         Metric("precision_stripped", doc="Boundary precision, white space stripped.", deterministic=True),
         Metric("recall_stripped", doc="Boundary recall, white space stripped.", deterministic=True),
         Metric("f1_stripped", doc="Boundary F1, white space stripped.", deterministic=True),
-        Metric("fragmentation", better="lower", doc="Gold sentences cut by a chunk border.", deterministic=True),
+        Metric(
+            "fragmentation", better="lower", doc="Gold sentences cut by a chunk border.", deterministic=True
+        ),
         Metric("cut_borders", better="lower", doc="Chunk borders inside a gold sentence.", deterministic=True),
         Metric("sentences", better="neither", doc="Predicted sentences.", deterministic=True),
         Metric("characters", better="neither", doc="Characters to split.", deterministic=True),
@@ -132,7 +134,9 @@ class HeldOutSentenceBoundaries(SentenceBoundaries):
 
     def __post_init__(self) -> None:
         if self.folds < 2 or self.fold >= self.folds:
-            raise ValueError(f"fold {self.fold} of {self.folds}: there must be two folds or more, counted from 0")
+            raise ValueError(
+                f"fold {self.fold} of {self.folds}: there must be two folds or more, counted from 0"
+            )
 
     def load(self, seed: int) -> Texts:
         """The documents of the fold and, as training documents, the others; the same for every seed."""

@@ -36,7 +36,9 @@ _MARKER = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_INTRODUCTION = re.compile(r"(?:following(?: items)?|as follows|includ(?:e|ing)|such as|namely|(?:listed|items) below):")
+_INTRODUCTION = re.compile(
+    r"(?:following(?: items)?|as follows|includ(?:e|ing)|such as|namely|(?:listed|items) below):"
+)
 _CONJUNCTION = re.compile(r"\s(?:and/or|and|or|as well as)\s")
 
 
@@ -200,9 +202,7 @@ def _ends(characters: Characters, pattern: re.Pattern[str], group: int | str = 0
 def _in_list(characters: Characters, positions: NDArray[np.int64]) -> Mask:
     """In or right after an enumeration mark, or shortly after the colon that introduces a list."""
     marked = _covered(characters, _MARKER, "marker")
-    introduced = characters.count(
-        _ends(characters, _INTRODUCTION), positions - _LIST_SPACE, positions + 1
-    )
+    introduced = characters.count(_ends(characters, _INTRODUCTION), positions - _LIST_SPACE, positions + 1)
     return marked[positions] | marked[np.maximum(positions - 1, 0)] | (introduced > 0)
 
 

@@ -75,7 +75,9 @@ class BoundaryForest:
             labels.append(target)
         target = np.concatenate(labels)
         if len(np.unique(target)) < 2:
-            raise ValueError("the training documents must have characters that end sentences and others that do not")
+            raise ValueError(
+                "the training documents must have characters that end sentences and others that do not"
+            )
         self.forest = RandomForestClassifier(
             n_estimators=self.shape.trees,
             max_depth=self.shape.depth,
@@ -86,18 +88,26 @@ class BoundaryForest:
         )
         self.forest.fit(np.concatenate(inputs), target)
 
-    def boundaries(self, text: str, threshold: float) -> NDArray[np.int64]:
+    def boundaries(self, texts: Sequence[str], threshold: float) -> list[NDArray[np.int64]]:
         """The offsets just after the characters whose probability of ending a sentence reaches `threshold`.
 
+        The candidates of all texts go through the forest together.
+
         Returns:
-            int64 offsets in rising order.
+            For each text, int64 offsets in rising order.
         """
-        characters = Characters(text)
-        positions = candidates(characters, self.line_ends)
-        if not len(positions):
+        positions: list[NDArray[np.int64]] = []
+        inputs: list[NDArray[np.int16]] = []
+        for text in texts:
+            characters = Characters(text)
+            positions.append(candidates(characters, self.line_ends))
+            inputs.append(self._features(characters, positions[-1]))
+        together = np.concatenate(inputs) if inputs else np.empty((0, 0), np.int16)
+        if not len(together):
             return positions
-        probability = self.forest.predict_proba(self._features(characters, positions))[:, 1]
-        return positions[probability >= threshold] + 1
+        likely = self.forest.predict_proba(together)[:, 1] >= threshold
+        edges = np.cumsum([len(p) for p in positions])[:-1]
+        return [p[keep] + 1 for p, keep in zip(positions, np.split(likely, edges), strict=True)]
 
     def _features(self, characters: Characters, positions: NDArray[np.int64]) -> NDArray[np.int16]:
         return features(characters, positions, self.shape.left, self.shape.right, self.abbreviations)

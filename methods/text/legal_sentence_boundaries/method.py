@@ -6,6 +6,7 @@ The packages that the authors published are in `baselines.py`, as references on 
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -108,7 +109,8 @@ class BoundaryForestMethod(Method[Texts, list[Sentences]]):
     """
 
     size: Literal["small", "medium", "large"] = "small"
-    """Trees, their depth and the windows: 32 trees of depth 16 on 5 + 1 + 3 characters; 64, 32, 7 + 1 + 7; 256, 64, 9 + 1 + 7."""
+    """Size of the forest: 32 trees of depth 16 that see 5 characters before and 3 after; 64 of 32, 7 and 5; or
+    256 of 64, 9 and 7."""
     threshold: NonNegativeFloat = 0.5
     """Least probability of a boundary; 0 makes every candidate one, above 1 none."""
     sample_rate: NonNegativeFloat = 0.001
@@ -136,18 +138,16 @@ class BoundaryForestMethod(Method[Texts, list[Sentences]]):
 
     def run(self) -> list[Sentences]:
         """The spans between the predicted boundaries of each document."""
-        return [self.split(text) for text in self.texts]
-
-    def split(self, text: str) -> list[tuple[int, int]]:
-        """The sentences of one text."""
-        ends = self.forest.boundaries(text, self.threshold)
-        return spans_between(text, ends, trim=self.trim)
+        ends = self.forest.boundaries(self.texts, self.threshold)
+        return [
+            spans_between(text, places, trim=self.trim) for text, places in zip(self.texts, ends, strict=True)
+        ]
 
 
 def spans_between(text: str, ends: np.ndarray, *, trim: bool) -> list[tuple[int, int]]:
     """Contiguous spans of `text` that end at `ends` (int64, rising, each at most the length), trimmed if asked for."""
     edges = sorted({0, *ends.tolist(), len(text)})
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(pairwise(edges))
     if not trim:
         return spans
     bare = [(a, b, text[a:b]) for a, b in spans if not text[a:b].isspace()]

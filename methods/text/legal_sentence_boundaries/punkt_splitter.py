@@ -19,6 +19,8 @@ _CANDIDATE = re.compile(
     r"""
     (?P<ellipsis> \.(?:\s*\.)+ | … )? (?(ellipsis) | (?:[?!]+|\.) )   # the mark: a run of periods, or ? ! .
     (?= \s+(?P<next>\S+) | (?P<closer>[)";}\]*:@'({\[”’“‘]) | \s*\Z ) # what follows it
+    # Of several marks in one stretch without white space, as in `this.").`, only the last is a candidate.
+    (?! \S{1,48}?[.?!](?:[)";}\]*:@'({\[”’“‘\s]|\Z) )
     """,
     re.VERBOSE,
 )
@@ -78,7 +80,7 @@ class PunktSplitter:
         breaks, realigned = self._breaks, _REALIGNED.match
         for match in _CANDIDATE.finditer(text):
             end = match.end()
-            following = match["next"] or match["closer"] or ""
+            following = match["closer"] or match["next"] or ""
             if match["ellipsis"]:
                 # A run of periods that the word before it begins is an ellipsis all the same.
                 found = following[:1].isupper()
@@ -87,7 +89,9 @@ class PunktSplitter:
             else:
                 start = end - _REACH if end > _REACH else 0
                 # The last word before the mark; the split in C is faster than a search for white space.
-                found = breaks(text[start:end].rsplit(None, 1)[-1], following if self.next_word else "")
+                found = breaks(
+                    text[start:end].rsplit(None, 1)[-1], following if self.next_word else match["closer"] or ""
+                )
             if found:
                 closing = realigned(text, end)
                 ends.append(closing.end() if closing else end)
@@ -144,7 +148,9 @@ class PunktSplitter:
     def _kind(self, token: Token) -> str:
         """The type of the word after a period, without a period that would end a sentence itself."""
         ends = token.period and not token.ellipsis and not token.mark
-        return token.bare if ends and not (token.candidate and self.tables.abbreviates(token.bare)) else token.type
+        return (
+            token.bare if ends and not (token.candidate and self.tables.abbreviates(token.bare)) else token.type
+        )
 
     def _starts_sentence(self, token: Token, kind: str) -> bool | None:
         """Whether orthography says that `token` begins a sentence; None when it does not tell."""

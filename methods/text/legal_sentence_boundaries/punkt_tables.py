@@ -73,7 +73,9 @@ def published_tables() -> Tables:
     try:
         from nupunkt import load_default_model
     except ImportError as error:
-        raise MissingPackage("the published tables are in the package nupunkt: pip install 'nupunkt<0.6'") from error
+        raise MissingPackage(
+            "the published tables are in the package nupunkt: pip install 'nupunkt<0.6'"
+        ) from error
     parameters = load_default_model()._params
     return Tables(
         abbreviations=set(parameters.abbrev_types),
@@ -92,7 +94,9 @@ def legal_abbreviations() -> list[str]:
     # The package is found but not imported: its import costs a second and we only want a file.
     specification = find_spec("charboundary")
     if specification is None or specification.origin is None:
-        raise MissingPackage("the list of legal abbreviations is in the package charboundary: pip install charboundary")
+        raise MissingPackage(
+            "the list of legal abbreviations is in the package charboundary: pip install charboundary"
+        )
     path = Path(specification.origin).parent / "resources" / "legal_abbreviations.json"
     words: list[str] = json.loads(path.read_text(encoding="utf-8"))
     return words

@@ -107,7 +107,7 @@ def _log(x: float) -> float:
     return math.log(max(x, 1e-300))
 
 
-def train(text: str, settings: Settings = Settings(), known: Sequence[str] = ()) -> Tables:  # noqa: B008
+def train(text: str, settings: Settings = Settings(), known: Sequence[str] = ()) -> Tables:
     """Learn the tables from a text.
 
     Args:
@@ -132,9 +132,13 @@ def train(text: str, settings: Settings = Settings(), known: Sequence[str] = ())
     sentences = sum(breaks)
     for kind, count in starters.items():
         whole = counts[kind] + counts[f"{kind}."]
-        if count >= settings.least and whole >= count and total / sentences > whole / count:
-            if collocation_ratio(sentences, whole, count, total) >= settings.starter:
-                tables.starters.add(kind)
+        if count < settings.least or whole < count:
+            continue
+        if (
+            total / sentences > whole / count
+            and collocation_ratio(sentences, whole, count, total) >= settings.starter
+        ):
+            tables.starters.add(kind)
     for (first, second), count in pairs.items():
         a, b = (counts[kind] + counts[f"{kind}."] for kind in (first, second))
         if second in tables.starters or min(a, b) < max(count, 2) or count < settings.least:
