@@ -140,19 +140,19 @@ class RandomCrops:
     Each call cuts the images that it is asked for out of the padded ones in one indexing operation.
     """
 
-    def __init__(self, images: Tensor, black: Tensor, generator: torch.Generator, padding: int = 4) -> None:
-        """Args: images [n, channels, height, width]; black [channels]; a generator on the CPU."""
+    def __init__(self, images: Tensor, black: Tensor, padding: int = 4) -> None:
+        """Args: images [n, channels, height, width]; black [channels], the value of a black pixel."""
         n, channels, self.height, self.width = images.shape
-        self.generator, self.reach = generator, 2 * padding
+        self.reach = 2 * padding
         size = (n, channels, self.height + self.reach, self.width + self.reach)
         self.padded = black.to(images).view(1, -1, 1, 1).expand(size).contiguous()
         self.padded[:, :, padding : padding + self.height, padding : padding + self.width] = images
 
-    def __call__(self, index: Tensor) -> Tensor:
-        """New crops [batch, channels, height, width] of the images `index` [batch]."""
+    def __call__(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """Crops [batch, channels, height, width] of the images `index` [batch], drawn on the CPU."""
         device, batch = self.padded.device, len(index)
-        corner = torch.randint(self.reach + 1, (2, batch, 1), generator=self.generator)
-        flip = torch.rand(batch, 1, generator=self.generator) < 0.5
+        corner = torch.randint(self.reach + 1, (2, batch, 1), generator=generator)
+        flip = torch.rand(batch, 1, generator=generator) < 0.5
         columns = torch.arange(self.width)
         rows = (corner[0] + torch.arange(self.height)).to(device)
         columns = (corner[1] + torch.where(flip, columns.flip(0), columns)).to(device)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.method import Context, Measurement, Method, as_measurement, method
+from harness.method import Measurement, Method, as_measurement, method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from methods.vision.early_learning_regularization.targets import (
     TABLE_METRICS,
@@ -27,6 +29,7 @@ from methods.vision.early_learning_regularization.targets import (
 from methods.vision.early_learning_regularization.training import (
     Batch,
     Batches,
+    Examples,
     descend,
     fresh_network,
     optimiser,
@@ -70,19 +73,18 @@ class Pair(nn.Module):
         return logits
 
 
+@dataclass
 class Student:
-    """A network of the pair with its weight average, optimiser, batches, running targets and mixtures."""
+    """A network of the pair and what belongs to it."""
 
-    def __init__(
-        self, network: nn.Module, work: NoisyLabels, context: Context, stream: str, beta: float
-    ) -> None:
-        self.network = network.train()
-        # The average normalises by its batch, as the network does: running statistics belong to other weights.
-        self.average = copy.deepcopy(network).requires_grad_(False)
-        self.optimizer = optimiser(network, work.recipe)
-        self.batches = Batches(work, context, stream)
-        self.targets = Targets(len(work.inputs), work.classes, beta, context.device)
-        self.mixtures = context.rng("mixup", stream)
+    network: nn.Module
+    average: nn.Module
+    """The running mean of its weights."""
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    targets: Targets
+    mixtures: np.random.Generator
+    """Draws the weights and partners of mixup."""
 
     @torch.no_grad()
     def follow(self, alpha: float) -> None:
@@ -121,14 +123,14 @@ class EarlyLearningRegularizationPlus(Method[NoisyLabels, Trained]):
     def prepare(self, work: NoisyLabels) -> None:
         self.networks = [fresh_network(work, self.context, stream) for stream in self.streams]
         self.initial: list[State] = [snapshot(network) for network in self.networks]
+        self.examples = Examples(work, self.context.device)
 
     def run(self) -> Trained:
         recipe = self.work.recipe
         for network, initial in zip(self.networks, self.initial, strict=True):
             network.load_state_dict(initial)
         self.students = [
-            Student(network, self.work, self.context, stream, self.beta)
-            for network, stream in zip(self.networks, self.streams, strict=True)
+            self.student(network, stream) for network, stream in zip(self.networks, self.streams, strict=True)
         ]
         a, b = self.students
         pair = Pair(a.network, b.network)
@@ -152,6 +154,19 @@ class EarlyLearningRegularizationPlus(Method[NoisyLabels, Trained]):
                 epochs.append(epoch)
                 states.append(snapshot(pair))
         return Trained(pair, epochs, states, suspected=likeliest(a.targets, b.targets) != self.work.given)
+
+    def student(self, network: nn.Module, stream: str) -> Student:
+        """A student with the weights of `network` and an empty table."""
+        n, classes = len(self.work.inputs), self.work.classes
+        return Student(
+            network=network.train(),
+            # It normalises by its batch, as the network does: running statistics belong to other weights.
+            average=copy.deepcopy(network).requires_grad_(False),
+            optimizer=optimiser(network, self.work.recipe),
+            batches=Batches(self.examples, self.context, stream),
+            targets=Targets(n, classes, self.beta, self.context.device),
+            mixtures=self.context.rng("mixup", stream),
+        )
 
     @torch.no_grad()
     def targets(self, student: Student, peer: Student, batch: Batch) -> Tensor:

@@ -17,32 +17,44 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Which examples [B] int64, their inputs [B, ...] float32, their given labels [B] int64."""
 
 
-class Batches:
-    """The training set on the device, shuffled anew in each epoch.
+class Examples:
+    """The training set on the device, as one tensor: a batch is one indexing operation."""
 
-    It is one tensor: a batch is one indexing operation. Order and crops come from streams of their own,
-    which depend on the seed and on `stream` alone.
+    def __init__(self, work: NoisyLabels, device: str) -> None:
+        inputs = work.inputs.to(device)
+        self.given, self.batch = work.given.to(device), work.recipe.batch
+        self.cut: RandomCrops | None = RandomCrops(inputs, work.black) if work.recipe.augment else None
+        self.inputs = inputs if self.cut is None else None
+
+
+class Batches:
+    """The training set, shuffled anew in each epoch.
+
+    Order and crops come from streams of their own, which depend on the seed and on `stream` alone.
     """
 
-    def __init__(self, work: NoisyLabels, context: Context, stream: str) -> None:
-        device = context.device
-        self.recipe, self.inputs, self.given = work.recipe, work.inputs.to(device), work.given.to(device)
+    def __init__(self, examples: Examples, context: Context, stream: str) -> None:
+        self.examples = examples
         self.order = context.torch_generator("order", stream)
-        self.crops: RandomCrops | None = None
-        if work.recipe.augment:
-            generator = context.torch_generator("crops", stream)
-            self.crops = RandomCrops(self.inputs, work.black, generator)
+        self.crops = context.torch_generator("crops", stream)
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of one epoch; the last may be smaller."""
-        n = len(self.given)
-        if self.recipe.batch >= n and self.crops is None:
-            yield torch.arange(n, device=self.given.device), self.inputs, self.given
+        examples = self.examples
+        given, n = examples.given, len(examples.given)
+        if examples.batch >= n and examples.inputs is not None:
+            yield torch.arange(n, device=given.device), examples.inputs, given
             return
-        order = torch.randperm(n, generator=self.order).to(self.given.device)
-        for index in torch.split(order, self.recipe.batch):
-            inputs = self.inputs[index] if self.crops is None else self.crops(index)
-            yield index, inputs, self.given[index]
+        order = torch.randperm(n, generator=self.order).to(given.device)
+        for index in torch.split(order, examples.batch):
+            yield index, self.inputs(index), given[index]
+
+    def inputs(self, index: Tensor) -> Tensor:
+        """The inputs of the examples `index`, cropped anew where the recipe says so."""
+        if self.examples.inputs is not None:
+            return self.examples.inputs[index]
+        assert self.examples.cut is not None
+        return self.examples.cut(index, self.crops)
 
 
 def fresh_network(work: NoisyLabels, context: Context, stream: str) -> nn.Module:
@@ -85,13 +97,14 @@ class Training(Method[NoisyLabels, Trained]):
     def prepare(self, work: NoisyLabels) -> None:
         self.network = fresh_network(work, self.context, self.stream)
         self.initial: State = snapshot(self.network)
+        self.examples = Examples(work, self.context.device)
 
     def run(self) -> Trained:
         recipe = self.work.recipe
         self.network.load_state_dict(self.initial)
         self.network.train()
         optimizer = optimiser(self.network, recipe)
-        batches = Batches(self.work, self.context, self.stream)
+        batches = Batches(self.examples, self.context, self.stream)
         self.start()
         epochs: list[int] = []
         states: list[State] = []

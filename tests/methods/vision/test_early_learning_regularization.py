@@ -26,7 +26,7 @@ from methods.vision.early_learning_regularization.method import (
     ramp,
 )
 from methods.vision.early_learning_regularization.targets import Targets, clipped_softmax, early_learning
-from methods.vision.early_learning_regularization.training import Batches, fresh_network
+from methods.vision.early_learning_regularization.training import Batches, Examples, fresh_network
 from methods.vision.noisy_labels import Trained
 from methods.vision.tasks import NoisyLabelClassification, TwoGaussiansNoisyLabels
 
@@ -255,14 +255,13 @@ def elr_plus(
     task: NoisyLabelClassification, **parameters: object
 ) -> tuple[EarlyLearningRegularizationPlus, Student]:
     method = prepared(EarlyLearningRegularizationPlus(**parameters), task)  # type: ignore[arg-type]
-    context = Context(seed=1000)
-    return method, Student(fresh_network(method.work, context, "a"), method.work, context, "a", method.beta)
+    return method, method.student(fresh_network(method.work, method.context, "a"), "a")
 
 
 def test_targets_of_one_network_come_from_the_average_of_the_other() -> None:
     method, a = elr_plus(digits())
-    b = Student(fresh_network(method.work, method.context, "b"), method.work, method.context, "b", 0.7)
-    with torch.no_grad():  # the averages now differ from the networks
+    b = method.student(fresh_network(method.work, method.context, "b"), "b")
+    with torch.no_grad():  # its network is now another than its average
         for parameter in b.network.parameters():
             parameter.add_(1.0)
     batch = next(iter(a.batches.epoch()))
@@ -329,13 +328,14 @@ def test_bytes_of_the_table_for_cifar100() -> None:
 
 def test_batches_are_the_same_for_every_method_and_cover_the_set() -> None:
     work = digits().load(7)
-    batches = Batches(work, Context(seed=7), "a")
+    examples = Examples(work, "cpu")
+    batches = Batches(examples, Context(seed=7), "a")
     first = torch.cat([index for index, _, _ in batches.epoch()])
     second = torch.cat([index for index, _, _ in batches.epoch()])
     assert torch.equal(first.sort().values, torch.arange(270))
     assert not torch.equal(first, second)
-    again = torch.cat([index for index, _, _ in Batches(work, Context(seed=7), "a").epoch()])
-    other = torch.cat([index for index, _, _ in Batches(work, Context(seed=7), "b").epoch()])
+    again = torch.cat([index for index, _, _ in Batches(examples, Context(seed=7), "a").epoch()])
+    other = torch.cat([index for index, _, _ in Batches(examples, Context(seed=7), "b").epoch()])
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     for index, inputs, labels in batches.epoch():
