@@ -1,0 +1,119 @@
+"""Baselines of the attention family."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.method import method
+from harness.types import NonNegativeInt, PositiveInt
+from methods.attention.layer import LanguageModel, Layer
+from methods.attention.partial import Partial
+
+
+@method("exact-attention", task=("self-attention", "self-attention-gradient"))
+class ExactAttention(Layer):
+    """torch's scaled dot-product attention: FlashAttention on a GPU in half precision, a fused kernel on a
+    CPU."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal, scale=scale)[0]
+
+
+@method("local-window-attention", task=("self-attention", "self-attention-gradient"))
+class LocalWindowAttention(Layer):
+    """Every query attends to the nearest keys of the sequence only."""
+
+    window: PositiveInt = 512
+    """Keys of a query: the last ones up to its own place under a causal mask, else half of them before it."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        return window_attention(q, k, v, self.window, causal=causal, scale=scale)
+
+
+@method("top-keys-attention", task=("self-attention", "self-attention-gradient"))
+class TopKeysAttention(Layer):
+    """Every query attends to the keys of its highest scores, which an oracle finds: all scores are computed.
+
+    It says how good a choice of that many keys can be, not how fast.
+    """
+
+    keys: PositiveInt = 512
+    """Keys of a query."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Partial:
+        n = q.shape[1]
+        rows = max(1, (1 << 24) // n)
+        parts = [
+            self._rows(q[h, i : i + rows], k[h], v[h], i, causal, scale)
+            for h in range(len(q))
+            for i in range(0, n, rows)
+        ]
+        return Partial(
+            torch.cat([p.out for p in parts]).view(*q.shape[:2], -1),
+            torch.cat([p.lse for p in parts]).view(q.shape[:2]),
+        )
+
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor, first: int, causal: bool, scale: float) -> Partial:
+        scores = torch.matmul(q, k.T).float() * scale
+        if causal:
+            place = torch.arange(first, first + len(q), device=q.device)[:, None]
+            scores = scores.masked_fill(torch.arange(len(k), device=q.device) > place, -torch.inf)
+        top, index = scores.topk(min(self.keys, len(k)), dim=-1)
+        lse = top.logsumexp(-1, keepdim=True)
+        # Rows of the softmax matrix with the chosen entries alone: a dense product is faster than a gather.
+        weights = torch.zeros_like(scores).scatter(1, index, torch.exp(top - lse))
+        return Partial(torch.matmul(weights.to(v.dtype), v), lse.squeeze(-1))
+
+
+@method("exact-language-model", task="long-context-language-model")
+class ExactLanguageModel(LanguageModel):
+    """The model as it is."""
+
+    patched_layers = 0
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal, scale=scale)[0]
+
+
+@method("local-window-language-model", task="long-context-language-model")
+class LocalWindowLanguageModel(LanguageModel):
+    """The model with attention to the nearest keys in its last layers."""
+
+    patched_layers: NonNegativeInt = 4
+    """Layers, from the last, that attend to a window."""
+    window: PositiveInt = 512
+    """Keys of a query: the last ones up to its own place."""
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
+        return window_attention(q, k, v, self.window, causal=causal, scale=scale)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int, *, causal: bool, scale: float) -> Tensor:
+    """Exact attention of each query to `window` keys around it: (heads, n, d); differentiable.
+
+    Without a mask query i sees keys i - window/2 (rounded down) to i + window/2 - 1, under a causal mask i -
+    window + 1 to i. Blocks of `window` queries are attended to at a time, each over twice as many keys of
+    which a mask leaves a band.
+    """
+    heads, n, d = q.shape
+    before = window - 1 if causal else window // 2
+    tail = -n % window
+    blocks = (n + tail) // window
+
+    def bands(x: Tensor) -> Tensor:
+        padded = F.pad(x, (0, 0, before, tail + 2 * window - 1 - before))
+        return padded.unfold(1, 2 * window - 1, window)[:, :blocks].transpose(2, 3)
+
+    query = torch.arange(window, device=q.device)[:, None]
+    key = torch.arange(2 * window - 1, device=q.device)
+    band = (key >= query) & (key < query + window)
+    place = torch.arange(blocks, device=q.device)[:, None] * window + key - before
+    inside = ((place >= 0) & (place < n))[:, None, :]
+    queries = F.pad(q, (0, 0, 0, tail)).view(heads, blocks, window, d)
+    # A padded query may see no key at all; one real key keeps the softmax, and its gradient, finite.
+    rows = torch.arange(blocks, device=q.device)[:, None, None] * window + query
+    mask = (band & inside) | ((rows >= n) & inside)
+    out = F.scaled_dot_product_attention(queries, bands(k), bands(v), attn_mask=mask, scale=scale)
+    return out.reshape(heads, blocks * window, -1)[:, :n]

@@ -1,0 +1,250 @@
+"""Tasks of the attention family: one layer's attention, forward or with its gradient, and a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.errors import BadOutput
+from harness.method import Metric, Task, task
+from harness.seeding import torch_generator
+from harness.types import NonNegativeInt, PositiveInt
+from methods.attention.error import exact_lse, exact_rows, spectral_norm
+from methods.attention.inputs import draw
+from methods.attention.llama import held_out, long_context_recipe
+from methods.common.language_model import Recipe
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Queries, keys and values of a layer.
+
+    Attributes:
+        q, k, v: shape (heads, n, d), all of one dtype.
+        causal: whether query i sees only keys 0..i.
+        upstream: gradient with respect to the output, shape of `v`, when the gradient is part of the task.
+        rows: queries whose output is scored, int64, shape (rows,), in random order.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    causal: bool
+    upstream: Tensor | None
+    rows: Tensor
+
+    @property
+    def scale(self) -> float:
+        """Of the scores: d ** -0.5."""
+        return float(self.q.shape[-1] ** -0.5)
+
+    def to(self, device: str) -> Inputs:
+        """The same on `device`."""
+        up = None if self.upstream is None else self.upstream.to(device)
+        q, k, v, rows = (x.to(device) for x in (self.q, self.k, self.v, self.rows))
+        return Inputs(q, k, v, self.causal, up, rows)
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What a method returns.
+
+    Attributes:
+        out: shape (heads, n, d).
+        lse: log of the row sums of exp(scaled scores), float32, shape (heads, n); None where the method has
+            none.
+        gradients: with respect to q, k and v, when that is the task.
+    """
+
+    out: Tensor
+    lse: Tensor | None = None
+    gradients: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+SCORES = (
+    Metric(
+        "operator_error",
+        better="lower",
+        doc="Operator norm of the error over those of the softmax matrix and of V.",
+    ),
+    Metric(
+        "relative_error",
+        better="lower",
+        doc="Frobenius norm of the error over that of the output; above 1 is common when V has mean zero.",
+    ),
+    Metric("softmax_norm", better="neither", doc="Operator norm of the softmax matrix."),
+    Metric("alpha", better="neither", doc="n times the largest squared column norm of the softmax matrix."),
+)
+
+
+@task(
+    "self-attention",
+    metrics=SCORES,
+    amount_unit="tokens",
+    data=("gutenberg-novels",),
+)
+class SelfAttention(Task[Inputs, Attended]):
+    """softmax(Q K^T / sqrt(d)) V of one layer, forward."""
+
+    length: PositiveInt = 4096
+    """n, tokens."""
+    heads: PositiveInt = 1
+    """Attention heads, each with queries, keys and values of its own."""
+    head_dim: PositiveInt = 64
+    """d of queries, keys and values."""
+    causal: bool = False
+    """Whether a query sees only the keys up to its own place."""
+    inputs: Literal["gaussian", "clustered", "language-model"] = "gaussian"
+    """Independent standard normal; queries and keys around shared centres (see `inputs.clustered`); or those
+    of the last layer of a byte-level model with this many heads, trained on this length and cached, on
+    held-out text."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of queries, keys and values; scores are computed from these in float32."""
+    scored_rows: PositiveInt = 4096
+    """Queries that are scored, drawn at random, when there are more (see `methods.attention.error`)."""
+
+    def load(self, seed: int) -> Inputs:
+        q, k, v = draw(self.inputs, seed, self.heads, self.length, self.head_dim)
+        rows = torch.randperm(self.length, generator=torch_generator(seed, "scored rows"))
+        dtype = getattr(torch, self.dtype)
+        return Inputs(
+            q.to(dtype), k.to(dtype), v.to(dtype), self.causal, self.upstream(seed, v), rows[: self.scored_rows]
+        )
+
+    def upstream(self, seed: int, v: Tensor) -> Tensor | None:
+        """The gradient that the backward pass starts from."""
+        return None
+
+    def amount(self, work: Inputs) -> float:
+        return float(self.length)
+
+    def score(self, work: Inputs, output: Attended) -> dict[str, float]:
+        if output.out.shape != work.v.shape:
+            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.v.shape)}")
+        if not bool(output.out.isfinite().all()):
+            raise BadOutput("the output is not finite everywhere")
+        each = [self._score_head(work, output, head) for head in range(self.heads)]
+        return {name: sum(head[name] for head in each) / len(each) for name in each[0]}
+
+    def exact_lse(self, work: Inputs, device: torch.device) -> Tensor:
+        """Log row sums of exp(scaled scores) at the scored rows, for methods that estimate them: (heads,
+        rows)."""
+        heads = zip(work.q.to(device), work.k.to(device), strict=True)
+        rows = work.rows.to(device)
+        return torch.stack([exact_lse(q, k, rows, causal=work.causal, scale=work.scale) for q, k in heads])
+
+    def _score_head(self, work: Inputs, output: Attended, head: int) -> dict[str, float]:
+        device = output.out.device
+        q, k, v, rows = (x.to(device) for x in (work.q[head], work.k[head], work.v[head], work.rows))
+        up = None if work.upstream is None else work.upstream[head].to(device)
+        exact = exact_rows(q, k, v, rows, causal=work.causal, scale=work.scale, upstream=up)
+        error = output.out[head, rows].float() - exact.out
+        stretch = (self.length / len(rows)) ** 0.5
+        scores = {
+            "operator_error": spectral_norm(error) * stretch / (exact.norm * spectral_norm(v.float())),
+            "relative_error": float(error.norm() / exact.out.norm()),
+            "softmax_norm": exact.norm,
+            "alpha": exact.alpha,
+        }
+        if exact.query_gradient is None:
+            return scores
+        if output.gradients is None:
+            raise BadOutput("the gradients are missing")
+        if not all(bool(g.isfinite().all()) for g in output.gradients):
+            raise BadOutput("a gradient is not finite everywhere")
+        difference = output.gradients[0][head, rows].float() - exact.query_gradient
+        return scores | {"gradient_error": float(difference.norm() / exact.query_gradient.norm())}
+
+
+@task(
+    "self-attention-gradient",
+    metrics=(
+        *SCORES,
+        Metric(
+            "gradient_error",
+            better="lower",
+            doc="Frobenius norm of the error of the queries' gradient over that of the gradient.",
+        ),
+    ),
+    amount_unit="tokens",
+    data=("gutenberg-novels",),
+)
+class SelfAttentionGradient(SelfAttention):
+    """softmax(Q K^T / sqrt(d)) V of one layer, forward and backward to Q, K and V from a random gradient."""
+
+    def upstream(self, seed: int, v: Tensor) -> Tensor | None:
+        up = torch.randn(v.shape, generator=torch_generator(seed, "upstream"))
+        return up.to(getattr(torch, self.dtype))
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text for a language model.
+
+    Attributes:
+        tokens: bytes as int64, shape (windows, n).
+        recipe: what the model is made of; 0 steps leave its weights random.
+    """
+
+    tokens: Tensor
+    recipe: Recipe
+
+
+@task(
+    "long-context-language-model",
+    metrics=[
+        Metric("perplexity", better="lower", doc="exp of the mean loss in nats."),
+        Metric(
+            "perplexity_base_2",
+            better="lower",
+            doc="2 to the power of the mean loss in nats, as the authors of HyperAttention computed it.",
+        ),
+    ],
+    amount_unit="tokens",
+    data=("gutenberg-novels",),
+)
+class LongContextLanguageModel(Task[Text, Tensor]):
+    """The log-probability of each byte of held-out text given the bytes before it in its window.
+
+    The model is a byte-level transformer, trained at this length on the rest of the text and cached. The
+    methods differ in how its layers attend.
+    """
+
+    length: PositiveInt = 4096
+    """n, bytes of a window."""
+    windows: PositiveInt = 4
+    """Windows of held-out text, drawn at random."""
+    layers: PositiveInt = 4
+    """Of the model."""
+    heads: PositiveInt = 2
+    """Of each layer."""
+    head_dim: PositiveInt = 64
+    """Of each head."""
+    feed_forward: PositiveInt = 344
+    """Width of the gated feed-forward layers."""
+    steps: NonNegativeInt = 250
+    """Of training, each on one window; 0 leaves the weights random, when only time matters."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the model when it is evaluated."""
+
+    def load(self, seed: int) -> Text:
+        recipe = long_context_recipe(
+            self.length, self.layers, self.heads, self.head_dim, self.feed_forward, self.steps
+        )
+        return Text(held_out(recipe, seed, self.windows), recipe)
+
+    def amount(self, work: Text) -> float:
+        return float(work.tokens.numel())
+
+    def score(self, work: Text, output: Tensor) -> dict[str, float]:
+        """`output`: log-probabilities in nats of bytes 1..n-1 of each window, float32, (windows, n - 1)."""
+        expected = (self.windows, self.length - 1)
+        if tuple(output.shape) != expected:
+            raise BadOutput(f"the log-probabilities have shape {tuple(output.shape)}, not {expected}")
+        loss = -float(output.double().mean())
+        if not loss < 700:
+            raise BadOutput(f"the mean loss is {loss}")
+        return {"perplexity": torch.tensor(loss).double().exp().item(), "perplexity_base_2": 2.0**loss}
