@@ -146,8 +146,10 @@ def _reference(node: ast.Call) -> Reference:
         )
     fixed: dict[str, Any] = {}
     for keyword in node.keywords:
+        if keyword.arg is None:
+            raise RequestError(f"'{text}': parameters are written out, as name=value")
         try:
-            fixed[str(keyword.arg)] = ast.literal_eval(keyword.value)
+            fixed[keyword.arg] = ast.literal_eval(keyword.value)
         except ValueError:
             raise RequestError(f"'{text}': the value of '{keyword.arg}' is not a literal") from None
     seeds = fixed.pop("seeds", "mean")

@@ -21,6 +21,8 @@ from harness.errors import RequestError, RequestErrors, nearest
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+
 Location = tuple[str | int, ...]
 
 
@@ -112,6 +114,8 @@ def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, pat
     lines.setdefault(at, node.start_mark.line + 1)
     if len(at) > MAX_DEPTH:
         raise RequestError(f"is nested more than {MAX_DEPTH} deep", file=path, line=node.start_mark.line + 1)
+    if node.tag not in _TAGS:
+        raise RequestError(f"the tag {node.tag} is not read", file=path, line=node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
