@@ -37,6 +37,8 @@ class OptimizerMethod(Method[Workload, Outcome]):
 
     def prepare(self, work: Workload) -> None:
         """Move data and initial weights to the device."""
+        # The first optimizer of a process imports torch's compiler; that is no part of a training.
+        self.optimizer([nn.Parameter(torch.zeros(1))])
         self._do = work.start(self.optimizer, self.context.device)
 
     def run(self) -> Outcome:

@@ -75,11 +75,21 @@ class ImagesInMemory(Batches):
     images: ImageSet
     order: Tensor
 
+    @property
+    def classes(self) -> int:
+        """Of the images."""
+        return self.images.classes
+
     def to(self, device: str) -> ImagesInMemory:
         """The images and their order on `device`."""
-        tensors = {f.name: getattr(self.images, f.name) for f in dataclasses.fields(self.images)}
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
-        return ImagesInMemory(ImageSet(**moved), self.order.to(device))
+        moved = ImageSet(
+            self.images.train_images.to(device),
+            self.images.train_labels.to(device),
+            self.images.test_images.to(device),
+            self.images.test_labels.to(device),
+            self.images.classes,
+        )
+        return ImagesInMemory(moved, self.order.to(device))
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Cross-entropy in nats."""
@@ -90,14 +100,12 @@ class ImagesInMemory(Batches):
     @torch.no_grad()
     def validate(self, model: nn.Module) -> float:
         """Share of the test images that are classified right."""
-        device = next(model.parameters()).device
-        right = sum(
-            int((model(images.to(device)).argmax(1) == labels.to(device)).sum())
-            for images, labels in zip(
-                self.images.test_images.split(1000), self.images.test_labels.split(1000), strict=True
-            )
-        )
-        return right / len(self.images.test_labels)
+        device, right, count = next(model.parameters()).device, 0, len(self.images.test_labels)
+        for start in range(0, count, 1000):
+            chosen = slice(start, start + 1000)
+            guessed = model(self.images.test_images[chosen].to(device)).argmax(1)
+            right += int((guessed == self.images.test_labels[chosen].to(device)).sum())
+        return right / count
 
 
 # --- folders of image files -------------------------------------------------------------------------
@@ -200,12 +208,17 @@ class ImagesInFolder(Batches):
     device: str = "cpu"
     _reading: dict[str, Iterator[tuple[Tensor, Tensor]]] = field(default_factory=dict, repr=False)
 
+    @property
+    def classes(self) -> int:
+        """Of the images."""
+        return len(self.train.classes)
+
     def to(self, device: str) -> ImagesInFolder:
         """The same files, read to `device`."""
         return dataclasses.replace(self, device=device, _reading={})
 
     @cached_property
-    def _loader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _loader(self) -> DataLoader[tuple[Tensor, int]]:
         sampler = Shuffled(len(self.train), self.steps * self.batch, self.seed)
         return DataLoader(
             self.train, self.batch, sampler=sampler, num_workers=self.workers, pin_memory=self.device != "cpu"

@@ -53,6 +53,11 @@ class Workload(ABC):
 class Batches(ABC):
     """The batches of a training: where its data is and the loss on one step's part of it."""
 
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """What a loss is over: classes of images, or tokens."""
+
     @abstractmethod
     def to(self, device: str) -> Batches:
         """These batches with their data on `device`."""
@@ -160,7 +165,7 @@ def take_step(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
         loss = batches.loss(model, step)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     if clip:
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()

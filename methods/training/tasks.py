@@ -22,7 +22,7 @@ from methods.training.images import (
     epochs_order,
     image_set,
 )
-from methods.training.loop import GivenGradients, Outcome, SingleStep, Training, Workload
+from methods.training.loop import Outcome, SingleStep, Training, Workload
 from methods.training.models import VisionTransformer, initialised, mlp
 from methods.training.text import TextWindows, named_text, window_starts
 
@@ -31,16 +31,20 @@ MILESTONES = {"bits_at_50": 2.0, "bits_at_67": 1.5, "bits_at_80": 1.25, "bits_at
 
 
 def _curve(losses: Tensor) -> Series:
-    return Series(list(range(1, len(losses) + 1)), losses.tolist(), "step", "training loss")
+    """The training loss up to the step where a training diverged, if it did."""
+    finite = int(losses.isfinite().long().cumprod(0).sum())
+    return Series(list(range(1, finite + 1)), losses[:finite].tolist(), "step", "training loss")
 
 
-def _final(losses: Tensor) -> float:
-    """Mean over the last tenth of the steps; a training that diverged has an infinite loss."""
+def _final(losses: Tensor, classes: int) -> float:
+    """Mean over the last tenth of the steps; a training that diverged knows no more than a uniform guess."""
     value = float(losses[-max(1, len(losses) // 10) :].double().mean())
-    return value if math.isfinite(value) else math.inf
+    return value if math.isfinite(value) else math.log(classes)
 
 
-def _vision_transformer(image: int, channels: int, classes: int, size: ImageClassification) -> nn.Module:
+def _vision_transformer(
+    image: int, channels: int, classes: int, size: ImageClassification | OptimizerStep
+) -> nn.Module:
     return VisionTransformer(
         image=image,
         channels=channels,
@@ -117,14 +121,17 @@ class ImageClassification(Task[Workload, Outcome]):
 
     def amount(self, work: Workload) -> float:
         """Images seen in training."""
-        return float(work.steps * self.batch)  # type: ignore[attr-defined]
+        return float(work.steps * self.batch) if isinstance(work, Training) else 0.0
 
 
 def _score_images(work: Workload, output: Outcome) -> Measurement:
     if not isinstance(work, Training):
         raise BadOutput("only a whole training has an accuracy")
     return Measurement(
-        {"accuracy": work.batches.validate(output.model), "final_loss": _final(output.losses)},
+        {
+            "accuracy": work.batches.validate(output.model),
+            "final_loss": _final(output.losses, work.batches.classes),
+        },
         {"loss": _curve(output.losses)},
     )
 
@@ -205,7 +212,7 @@ class ImageFolderClassification(Task[Workload, Outcome]):
 
     def amount(self, work: Workload) -> float:
         """Images seen in training."""
-        return float(work.steps * self.batch)  # type: ignore[attr-defined]
+        return float(work.steps * self.batch) if isinstance(work, Training) else 0.0
 
 
 @task(
@@ -278,15 +285,18 @@ class CharacterLanguageModel(Task[Workload, Outcome]):
 
     def score(self, work: Workload, output: Outcome) -> Measurement:
         """Bits per character at the end and along the way."""
+        if not isinstance(work, Training):
+            raise BadOutput("only a whole training has checkpoints")
         if set(output.checkpoints) < {self.steps}:
             raise BadOutput("the training was not validated after its last step")
         reached = {name: math.floor(self.steps / factor) for name, factor in MILESTONES.items()}
-        bits = {step: b if math.isfinite(b) else math.inf for step, b in output.checkpoints.items()}
+        # A training that diverged knows no more than a uniform guess, which takes 8 bits.
+        bits = {step: b if math.isfinite(b) else 8.0 for step, b in output.checkpoints.items()}
         return Measurement(
             {
                 "bits_per_character": bits[self.steps],
                 **{name: bits[step] for name, step in reached.items()},
-                "final_loss": _final(output.losses),
+                "final_loss": _final(output.losses, work.batches.classes),
             },
             {
                 "loss": _curve(output.losses),
@@ -361,60 +371,3 @@ class OptimizerStep(Task[Workload, Outcome]):
     def amount(self, work: Workload) -> float:
         """One step."""
         return 1.0
-
-
-@task(
-    "optimizer-updates",
-    metrics=[
-        Metric(
-            "step_deviation",
-            better="lower",
-            doc="Largest | |change| / lr - 1 | of a coordinate that changed, over all steps.",
-        ),
-        Metric(
-            "scale_dependence",
-            better="lower",
-            doc="Largest difference, in units of lr, that gradients 1024 times as large make to the path.",
-        ),
-    ],
-)
-class OptimizerUpdates(Task[Workload, Outcome]):
-    """Feed an optimizer gradients of very different sizes in float64 and look at each coordinate's moves.
-
-    Coordinates come in two halves with the same initial values; the second half's gradients are those of the
-    first times 1024. Sizes are spread log-uniformly over `decades`, and `zeros` of the coordinates have no
-    gradient until half the steps are over.
-    """
-
-    coordinates: PositiveInt = 2000
-    """Coordinates of one half."""
-    steps: PositiveInt = 50
-    """Updates."""
-    decades: NonNegativeFloat = 8.0
-    """log10 of the largest over the smallest scale of a gradient."""
-    zeros: Fraction = 0.1
-    """Share of coordinates whose gradient is 0 in the first half of the steps."""
-
-    def load(self, seed: int) -> GivenGradients:
-        """Initial values are standard normal."""
-        random = rng(seed, "gradients")
-        scale = 10.0 ** random.uniform(-self.decades / 2, self.decades / 2, self.coordinates)
-        gradients = scale * random.standard_normal((self.steps, self.coordinates))
-        gradients[: self.steps // 2, random.random(self.coordinates) < self.zeros] = 0.0
-        half = torch.from_numpy(gradients)
-        values = torch.from_numpy(random.standard_normal(self.coordinates))
-        return GivenGradients(values.repeat(2), torch.cat([half, 1024.0 * half], dim=1))
-
-    def score(self, work: Workload, output: Outcome) -> dict[str, float]:
-        """Deviations in units of the learning rate."""
-        if output.path is None:
-            raise BadOutput("the path of the parameters is missing")
-        lr = float(output.optimizer.param_groups[0]["lr"])
-        path = output.path.cpu()
-        moves = path.diff(dim=0).abs() / lr
-        moved = moves[moves > 0]
-        first, second = path.chunk(2, dim=1)
-        return {
-            "step_deviation": float((moved - 1).abs().max()) if len(moved) else 0.0,
-            "scale_dependence": float((first - second).abs().max()) / lr,
-        }

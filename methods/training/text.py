@@ -75,6 +75,11 @@ class TextWindows(Batches):
     context: int
     precision: Precision = "float32"
 
+    @property
+    def classes(self) -> int:
+        """Byte values."""
+        return 256
+
     def to(self, device: str) -> TextWindows:
         """Text and places on `device`."""
         return dataclasses.replace(self, text=self.text.to(device), starts=self.starts.to(device))

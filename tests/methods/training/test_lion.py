@@ -21,13 +21,13 @@ from methods.training.baselines import (
 )
 from methods.training.lion.method import LionTraining
 from methods.training.lion.optimizer import Lion
+from methods.training.lion.tasks import OptimizerUpdates
 from methods.training.loop import state_bytes
 from methods.training.signum import Signum
 from methods.training.tasks import (
     CharacterLanguageModel,
     ImageClassification,
     OptimizerStep,
-    OptimizerUpdates,
 )
 from tests.conftest import needs_data
 
