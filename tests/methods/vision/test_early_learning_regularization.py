@@ -129,6 +129,27 @@ def test_without_its_term_a_method_is_cross_entropy_bit_for_bit(limit, parameter
         assert limit.targets.rows.any()  # the table is kept all the same
 
 
+def test_training_is_plain_stochastic_gradient_descent_on_those_batches() -> None:
+    """Written out with momentum, decay and schedule by hand."""
+    task = digits(epochs=4, momentum=0.8, weight_decay=0.01, milestones=(2,), decay=0.1)
+    output = prepared(CrossEntropy(), task).run()
+    work, context = task.load(1000), Context(seed=1000)
+    network = fresh_network(work, context, "a")
+    parameters = list(network.parameters())
+    velocity = [torch.zeros_like(p) for p in parameters]
+    batches = Batches(Examples(work, "cpu"), context, "a")
+    for epoch, lr in enumerate((0.02, 0.02, 0.002, 0.002)):
+        for index, _, _ in batches.epoch():
+            loss = -F.log_softmax(network(work.inputs[index]), 1)[torch.arange(len(index)), work.given[index]]
+            gradients = torch.autograd.grad(loss.mean(), parameters)
+            with torch.no_grad():
+                for p, v, g in zip(parameters, velocity, gradients, strict=True):
+                    v.mul_(0.8).add_(g + 0.01 * p)
+                    p.sub_(lr * v)
+        for name, value in network.state_dict().items():
+            torch.testing.assert_close(output.states[epoch][name], value, atol=1e-5, rtol=1e-4)
+
+
 def test_static_target_gradient() -> None:
     method = prepared(StaticTarget(beta=0.7, weight=0.5), digits())
     method.start()
