@@ -12,6 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+_BLOCK = 1 << 16
+"""Entries of the modes x ridges table at a time, so that it stays in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class Eigensystem:
@@ -96,7 +99,7 @@ def solve(system: Eigensystem, n: int, ridges: ArrayLike, k: float | None = None
         z(gamma) + ridge/kappa = n    and    z(gamma) + k kappa/gamma = k.
 
     The second equation gives kappa = gamma (k - z)/k; the left side of the first then falls
-    monotonically in gamma wherever z < k, so bisection of log gamma finds the root. `k` None is the limit
+    monotonically in gamma wherever z < k, so that its root is bracketed and found to rounding. `k` None is the limit
     of infinitely many features, kappa = gamma.
 
     Raises:
@@ -105,21 +108,41 @@ def solve(system: Eigensystem, n: int, ridges: ArrayLike, k: float | None = None
     ridge = np.atleast_1d(np.asarray(ridges, dtype=np.float64))
     if n < 1 or (k is not None and k < 1) or (ridge < 0).any():
         raise ValueError(f"n and k are at least 1 and no ridge is negative: n={n}, k={k}, ridges={ridge}")
+    features = np.inf if k is None else float(k)
+    blocks = np.array_split(ridge, -(-len(ridge) * len(system.eigenvalues) // _BLOCK))
+    gamma = np.concatenate([_root(system, n, block, features) for block in blocks])
+    return np.maximum(gamma * (1 - system.learned(gamma) / features), 0.0), gamma
+
+
+def _root(system: Eigensystem, n: int, ridge: Array, features: float) -> Array:
+    """gamma, [r]: Newton's method in log gamma, kept inside a bracket that bisection narrows."""
     # At the upper end z <= total/gamma and ridge/kappa <= 2 ridge/gamma, so that the excess is negative.
     total = float(system.eigenvalues @ system.count) + system.eigenvalue_tail
-    features = np.inf if k is None else float(k)
     top = np.maximum(2 * (total + 2 * ridge) / n, 2 * total / features)
     low, high = np.full_like(ridge, np.log(1e-200)), np.log(top)
-    for _ in range(80):
-        middle = (low + high) / 2
-        gamma = np.exp(middle)
-        z = system.learned(gamma)
+    x, step = high - 1.0, np.full_like(ridge, np.inf)
+    for _ in range(1000):
+        gamma = np.exp(x)
+        modes = system.eigenvalues / (system.eigenvalues + gamma[:, None])
+        tail = system.eigenvalue_tail / gamma
+        z = modes @ system.count + tail
+        falling = z - modes**2 @ system.count  # -dz/dx
         kappa = gamma * (1 - z / features)
+        inside = z < features
+        safe = np.where(inside, kappa, 1.0)
+        excess = np.where(inside, z + ridge / safe - n, np.inf)
+        slope = -falling - ridge / safe**2 * (safe + gamma * falling / features)
+        low, high = np.where(excess > 0, x, low), np.where(excess > 0, high, x)
         with np.errstate(divide="ignore", invalid="ignore"):
-            excess = np.where(z < features, z + np.where(ridge > 0, ridge / kappa, 0.0) - n, np.inf)
-        low, high = np.where(excess > 0, middle, low), np.where(excess > 0, high, middle)
-    gamma = np.exp(high)
-    return gamma * (1 - system.learned(gamma) / features), gamma
+            newton = x - excess / slope
+        # The sums are exact to about 1e-14, so that no step smaller than that means anything.
+        done = (inside & (np.abs(newton - x) <= 1e-13)) | (high - low <= 1e-13)
+        if done.all():
+            return np.exp(x)
+        usable = inside & (newton > low) & (newton < high) & (np.abs(newton - x) < step / 2)
+        new = np.where(done, x, np.where(usable, newton, (low + high) / 2))
+        step, x = np.abs(new - x), new
+    raise ArithmeticError(f"gamma was not found for n={n}, k={features}, ridges {ridge}")
 
 
 def predict(system: Eigensystem, n: int, ridges: ArrayLike, k: float | None = None) -> Prediction:
@@ -149,11 +172,24 @@ def predict(system: Eigensystem, n: int, ridges: ArrayLike, k: float | None = No
         slope = (kappa * k / (k - q))[:, None] * learned / (system.eigenvalues + gamma[:, None])
         unexplained = (1 - learned - slope) @ weight
         overfitting = 1 - (q * (k - 2 * z) + z**2) / (n * (k - q))
-    test = (unexplained + system.power_tail + system.noise) / overfitting
+    # At ridge 0 and k = n, or n = all modes, the error has no bound.
+    finite = overfitting > 1e-12
+    numerator = unexplained + system.power_tail + system.noise
+    test = np.where(finite, numerator / np.where(finite, overfitting, 1.0), np.inf)
+    # ridge/kappa = n - z: the first loses its digits where few features make kappa tiny, the second
+    # where nearly everything is fitted.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quotient = np.where(ridge > 0, ridge / kappa, 0.0)
+    residual = np.where(n - z > 1e-3 * n, n - z, quotient)
+    # At ridge 0 and k = n, or n = all modes, the error has no bound.
+    finite = overfitting > 1e-12
+    numerator = unexplained + system.power_tail + system.noise
+    test = np.where(finite, numerator / np.where(finite, overfitting, 1.0), np.inf)
     # ridge/kappa = n - z: at ridge 0 the quotient is 0/0, at tiny ridges the difference is all rounding.
     unlearned = np.where(n - z > 1e-9 * n, n - z, 0.0)
     residual = np.where(ridge > 0, ridge / np.where(kappa > 0, kappa, 1.0), unlearned)
-    return Prediction(ridge, kappa, gamma, (residual / n) ** 2 * test, test)
+    train = np.where(residual > 0, (residual / n) ** 2, 0.0) * np.where(residual > 0, test, 1.0)
+    return Prediction(ridge, kappa, gamma, train, test)
 
 
 def off_sample(test: Array, train: Array, n: int, pool: int) -> Array:

@@ -266,7 +266,8 @@ def _cached_myrtle(
     def make(path: Path) -> None:
         train, test = _tensors(trial, context.device)
         kernels = myrtle_gram(train, test, regression.depth, regression.precision, regression.pair_batch)
-        torch.save(dict(zip(("train", "test"), (k.cpu() for k in kernels), strict=True)), path)
+        with path.open("wb") as stream:
+            torch.save(dict(zip(("train", "test"), (k.cpu() for k in kernels), strict=True)), stream)
 
     digest = hashlib.sha256(trial.x.tobytes() + trial.x_test.tobytes()).hexdigest()
     recipe = {"depth": regression.depth, "precision": regression.precision, "images": digest,
