@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -266,39 +265,19 @@ _debug = False
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: errors that the harness raises on purpose become one line each and an exit code."""
-    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=False)))
-
-
-def _guarded(work: Callable[[], Any]) -> int:
-    import click
-
     try:
-        result = work()
-        return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as leaving:
-        return leaving.exit_code
-    except click.exceptions.Abort:
-        typer.echo("interrupted", err=True)
-        return 1
-    except click.ClickException as error:
-        error.show()
-        return 2
+        app(args=arguments)
     except RequestErrors as error:
         if _debug:
             raise
         for each in error.errors:
             typer.echo(f"error: {each}", err=True)
-        return 2
+        sys.exit(2)
     except HarnessError as error:
         if _debug:
             raise
         typer.echo(f"error: {error}", err=True)
-        return 2 if isinstance(error, RequestError) else 1
-    except KeyboardInterrupt:
-        typer.echo(
-            "interrupted; what was measured is stored, and the same command goes on from there", err=True
-        )
-        return 130
+        sys.exit(2 if isinstance(error, RequestError) else 1)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,13 @@ def main(
         )
         return 0
     records = Store(store)
-    summary = runner.run(
-        catalog, comparisons, records, fresh=fresh, retry=retry, progress=Display(quiet=as_json)
-    )
+    display = Display(quiet=as_json)
+    try:
+        summary = runner.run(catalog, comparisons, records, fresh=fresh, retry=retry, progress=display)
+    except KeyboardInterrupt:
+        display.close()
+        console(stderr=True).print("interrupted; what was measured is stored, and the same command goes on from there")
+        return 130
     catalog.save_index()
     verdicts = decide(catalog, records.records(), papers=served, profiles=profiles) if served else []
     page = write_report(catalog, records, report, served, profiles) if report else None
@@ -233,6 +237,11 @@ class Display(runner.Progress):
                     + (f" {escape(record.reason or '')}" if trouble else f" [dim]{self._estimate()}[/]"),
                     soft_wrap=True,
                 )
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        if self._bars is not None:
+            self._bars.stop()
 
     def _estimate(self) -> str:
         """What is left, from what the same methods took so far; silent while too little is known."""

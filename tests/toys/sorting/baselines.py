@@ -71,9 +71,9 @@ class Faulty(SortingMethod):
             case "allocate-slowly":
                 blocks = []
                 while True:
-                    blocks.append(np.ones(8 << 20, dtype=np.uint8))
+                    blocks.append(np.ones(32 << 20, dtype=np.uint8))
             case "spam":
-                for _ in range(200_000):
+                for _ in range(20_000):
                     sys.stdout.write("x" * 99 + "\n")
                 raise ValueError("after much output")
             case "fork":
