@@ -126,28 +126,38 @@ class Training(Workload):
 
 @dataclass(frozen=True)
 class SingleStep(Workload):
-    """One whole training step: forward, backward, update.
+    """One training step, over and over.
 
     Every run steps on from where the last one ended, at a constant learning rate and on the same batch: the
     work is the same each time, and copying the weights back would be timed along with it.
 
-    Attributes: see `Training`.
+    Attributes:
+        model, batches, clip, precision: see `Training`.
+        update_only: leave out forward and backward; the gradients stay those of the first step.
     """
 
     model: nn.Module
     batches: Batches
     clip: float = 0.0
     precision: Precision = "float32"
+    update_only: bool = False
 
     def start(self, make: MakeOptimizer, device: str) -> Callable[[], Outcome]:
         """See `Workload.start`; the optimizer's state exists before the first run."""
         batches, model = self.batches.to(device), copy.deepcopy(self.model).to(device).train()
         optimizer = make(model.parameters())
-        take_step(model, optimizer, batches, 0, self.clip, self.precision, device)
+        first_loss = take_step(model, optimizer, batches, 0, self.clip, self.precision, device)
+
+        def update() -> Outcome:
+            optimizer.step()
+            return Outcome(optimizer, model, first_loss[None])
 
         def run() -> Outcome:
             loss = take_step(model, optimizer, batches, 0, self.clip, self.precision, device)
             return Outcome(optimizer, model, loss[None])
+
+        if self.update_only:
+            return update
 
         return run
 

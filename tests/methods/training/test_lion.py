@@ -311,6 +311,14 @@ def test_optimizer_step_reduces_the_loss_when_repeated(model):
     assert measured.metrics["state_bytes_per_parameter"] == 4.0
 
 
+def test_update_alone_keeps_its_gradients():
+    method = prepared(LionTraining(learning_rate=0.25), OptimizerStep(model="mlp", batch=4, update_only=True))
+    before = method.run().model[1].weight.detach().clone()
+    after = method.run().model[1].weight.detach()
+    moves = (after - before).abs()
+    assert float(moves.max()) == pytest.approx(0.25, rel=1e-5)
+
+
 @needs_data("gutenberg-novels")
 def test_language_model_learns_and_reports_its_milestones():
     task = CharacterLanguageModel(steps=40, batch=16, width=32, depth=1, validation=2048)
