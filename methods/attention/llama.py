@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.seeding import torch_generator
@@ -104,8 +105,7 @@ def queries_keys_values(model: Any, window: Tensor, layer: int) -> tuple[Tensor,
 
     def record(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         seen.append((q.clone(), k.clone(), v.clone()))
-        whole = (x[None] for x in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(*whole, is_causal=True, scale=scale)[0]
+        return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True, scale=scale)[0]
 
     replace_attention(model, [layer], record)
     model(input_ids=window, use_cache=False)

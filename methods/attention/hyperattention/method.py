@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from harness.errors import MissingPackage
 from harness.method import Context, Metric, method
 from harness.types import NonNegativeInt, PositiveFloat, PositiveInt
 from methods.attention.error import lse_errors
@@ -55,8 +56,12 @@ class Parameters:
         directions = torch.randn(head_dim, self.bits, generator=context.torch_generator("directions"))
         runner = steps.run_step
         if self.kernel == "triton":
-            from methods.attention.hyperattention import fused
-
+            try:
+                from methods.attention.hyperattention import fused
+            except ImportError as error:
+                raise MissingPackage(
+                    "the kernel 'triton' needs the package triton: pip install triton"
+                ) from error
             runner = fused.run_step
         return algorithm.HyperAttention(
             directions=directions.to(context.device),
@@ -98,7 +103,8 @@ class HyperAttention(Parameters, Layer):
 
     def draws(self) -> torch.Generator:
         """The stream of the samples, from its start."""
-        return self.context.torch_generator("samples", device=self.context.device)
+        generator: torch.Generator = self.context.torch_generator("samples", device=self.context.device)
+        return generator
 
     def measure(self, output: Attended) -> dict[str, float]:
         assert isinstance(self.task, SelfAttention)

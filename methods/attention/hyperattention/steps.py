@@ -78,7 +78,8 @@ def _each(step: Step, q: Tensor, k: Tensor, v: Tensor) -> Iterator[tuple[Keys, T
     queries = _gather(q, step.rows)
     shape = step.rows.shape[:2]
     for keys in step.keys:
-        yield keys, queries, *(_gather(x, keys.index).expand(*shape, -1, -1) for x in (k, v))
+        own_k, own_v = (_gather(x, keys.index).expand(*shape, -1, -1) for x in (k, v))
+        yield keys, queries, own_k, own_v
 
 
 class Attention(torch.autograd.Function):
@@ -92,20 +93,20 @@ class Attention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: Plan, runner: Runner, scale: float
     ) -> tuple[Tensor, Tensor, int]:
         heads, n, _ = q.shape
-        flat = q.reshape(heads * n, -1), k.reshape(heads * n, -1), v.reshape(heads * n, -1)
+        flat_q, flat_k, flat_v = (x.reshape(heads * n, -1).contiguous() for x in (q, k, v))
         visits = 0
         if plan.leaves:
-            leaves = [_leaves(x, plan.leaves) for x in flat]
-            part = attend(*leaves, scale=scale, causal=plan.causal)
+            leaf_q, leaf_k, leaf_v = (_leaves(x, plan.leaves) for x in (flat_q, flat_k, flat_v))
+            part = attend(leaf_q, leaf_k, leaf_v, scale=scale, causal=plan.causal)
             out, lse = part.out.reshape(heads * n, -1), part.lse.reshape(-1)
-            length = leaves[0].shape[2]
+            length = leaf_q.shape[2]
             visits += plan.leaves * (length * (length + 1) // 2 if plan.causal else length**2)
         else:
-            out = torch.empty_like(flat[2])
+            out = torch.empty_like(flat_v)
             lse = torch.empty(heads * n, device=q.device)
         for step in plan.steps:
-            visits += runner(step, *flat, out, lse, plan.leaves > 0, scale)
-        ctx.save_for_backward(*flat, out, lse)
+            visits += runner(step, flat_q, flat_k, flat_v, out, lse, plan.leaves > 0, scale)
+        ctx.save_for_backward(flat_q, flat_k, flat_v, out, lse)
         ctx.plan, ctx.scale, ctx.shapes = plan, scale, (q.shape, k.shape, v.shape)
         lse = lse.view(heads, n)
         ctx.mark_non_differentiable(lse)
@@ -118,14 +119,16 @@ class Attention(torch.autograd.Function):
         up = upstream.reshape(out.shape)
         total = tuple(torch.zeros_like(x, dtype=torch.float32) for x in (q, k, v))
         if plan.leaves:
-            cut = [_leaves(x, plan.leaves) for x in (up, q, k, v, out, lse)]
-            grads = attend_backward(*cut[:4], Partial(*cut[4:]), scale=ctx.scale, causal=plan.causal)
+            du, lq, lk, lv, lo, ll = (_leaves(x, plan.leaves) for x in (up, q, k, v, out, lse))
+            grads = attend_backward(du, lq, lk, lv, Partial(lo, ll), scale=ctx.scale, causal=plan.causal)
             for sum_, grad in zip(total, grads, strict=True):
                 sum_ += grad.reshape(sum_.shape)
         for step in plan.steps:
             union, rising = Partial(_gather(out, step.rows), lse[step.rows]), _gather(up, step.rows)
-            for keys, *qkv in _each(step, q, k, v):
-                dq, *dkv = attend_backward(rising, *qkv, union, scale=ctx.scale, bias=keys.bias)
+            for keys, queries, own_k, own_v in _each(step, q, k, v):
+                dq, *dkv = attend_backward(
+                    rising, queries, own_k, own_v, union, scale=ctx.scale, bias=keys.bias
+                )
                 total[0].index_add_(0, step.rows.flatten(), dq.flatten(0, 2).float())
                 for sum_, grad in zip(total[1:], dkv, strict=True):
                     shared = keys.index.shape[1] != grad.shape[1]  # a sample that all blocks see

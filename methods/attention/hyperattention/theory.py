@@ -38,13 +38,14 @@ def block_mask(blocks: HyperAttention, q: Tensor, k: Tensor, scale: float, gener
     heads, n, _ = q.shape
     (step,) = blocks.plan(q, k, generator).steps
     out, lse = torch.empty_like(q.reshape(heads * n, -1)), torch.empty(heads * n, device=q.device)
-    run_step(step, *(x.reshape(heads * n, -1) for x in (q, k, k)), out, lse, False, scale)
+    queries, keys = (x.reshape(heads * n, -1) for x in (q, k))
+    run_step(step, queries, keys, keys, out, lse, False, scale)
     number = torch.arange(step.rows.shape[1], device=q.device)[:, None].expand(step.rows.shape).flatten()
-    places = [
+    query_block, key_block = (
         torch.empty_like(number).index_copy_(0, index.flatten(), number).view(heads, n)
         for index in (step.rows, step.keys[0].index)
-    ]
-    return Mask(*places, lse.view(heads, n))
+    )
+    return Mask(query_block, key_block, lse.view(heads, n))
 
 
 def approx_d(

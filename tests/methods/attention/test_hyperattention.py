@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from harness.errors import MissingPackage
 from harness.testing import prepared, run_once
 from methods.attention.baselines import ExactAttention, ExactLanguageModel
 from methods.attention.hyperattention import theory
@@ -559,3 +561,11 @@ def test_theory_beats_nothing_and_approaches_exact_with_more_samples():
     assert many["operator_error"] < 0.5 * few["operator_error"]
     assert many["lse_error"] < few["lse_error"]
     assert run_once(ExactAttention(), SelfAttention(length=512, head_dim=32)).metrics["operator_error"] < 1e-5
+
+
+def test_the_triton_kernel_without_triton_is_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "methods.attention.hyperattention.fused", raising=False)
+    monkeypatch.delattr("methods.attention.hyperattention.fused", raising=False)
+    with pytest.raises(MissingPackage, match="triton"):
+        prepared(Method(kernel="triton"), SelfAttention(length=64, head_dim=8))
