@@ -139,7 +139,8 @@ _PATTERNS = (
 def cut(document: Document, characters: int) -> list[Document]:
     """A document cut into pieces of at least `characters`, at starts of gold sentences that no sentence spans."""
     pieces: list[Document] = []
-    begin, members, reach = 0, [], 0
+    members: list[Span] = []
+    begin = reach = 0
     for start, end in document.spans:
         if members and start - begin >= characters and start >= reach:
             pieces.append(_piece(document.text, begin, start, members))
@@ -155,7 +156,9 @@ def _piece(text: str, begin: int, end: int, spans: Sequence[Span]) -> Document:
 
 def join(documents: Sequence[Document]) -> Document:
     """The documents as one, with a blank line between them."""
-    parts, spans, offset = [], [], 0
+    parts: list[str] = []
+    spans: list[Span] = []
+    offset = 0
     for document in documents:
         spans.extend((a + offset, b + offset) for a, b in document.spans)
         parts.append(document.text)

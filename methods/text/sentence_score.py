@@ -147,7 +147,7 @@ def scores(documents: Sequence[Document], output: Sequence[Sentences], k: int) -
         BadOutput: `output` has not one list of sentences for each document.
     """
     if len(output) != len(documents):
-        raise BadOutput(f"sentences for {len(output)} documents, but there are {len(documents)}")
+        raise BadOutput(f"{len(output)} lists of sentences for {len(documents)} documents")
     found = [locate(d.text, sentences) for d, sentences in zip(documents, output, strict=True)]
     bare = [strip(d.text, spans) for d, spans in zip(documents, found, strict=True)]
     raw = compare([d.spans for d in documents], found)

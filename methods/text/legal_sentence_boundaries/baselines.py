@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import MissingPackage
-from harness.method import Method, Metric, method
+from harness.method import Measurement, Method, Metric, as_measurement, method
 from harness.types import NonNegativeFloat, PositiveFloat, PositiveInt
 from methods.text import baselines as general
 from methods.text.legal_sentence_boundaries import isolation
 from methods.text.sentence_data import Span
-from methods.text.sentence_score import Sentences
+from methods.text.sentence_score import Sentences, strip
 from methods.text.tasks import Texts
 
 
@@ -140,6 +140,9 @@ class CharBoundary(Method[Texts, list[Sentences]]):
     """Least probability of a boundary."""
     runtime: Literal["scikit-learn", "onnx"] = "scikit-learn"
     """What computes the forest; the paper's figures are from ONNX."""
+    returns: Literal["strings", "spans"] = "strings"
+    """Which function splits: the one that returns sentences, as in the paper's evaluation, which then moves single
+    quotation marks so that some sentences are no longer found in the text; or the one that returns offsets."""
     trim: bool = False
     """Whether the white space at the ends of sentences is stripped, as releases of the paper's time did
     themselves; release 0.5.0 leaves it."""
@@ -165,14 +168,21 @@ class CharBoundary(Method[Texts, list[Sentences]]):
         self.texts = work.texts
 
     def run(self) -> list[Sentences]:
-        """The sentences as strings."""
+        """The sentences as strings or as spans."""
+        return self.split_all(self.threshold)
+
+    def split_all(self, threshold: float) -> list[Sentences]:
+        """The sentences of all documents at one threshold, from empty memories."""
         # Both memories hold answers about the same texts.
         self.segmenter._cached_predict.cache_clear()
         self.segmenter.feature_extractor.is_in_abbreviation.cache_clear()
-        return [self._split(text) for text in self.texts]
+        return [self._split(text, threshold) for text in self.texts]
 
-    def _split(self, text: str) -> list[str]:
-        sentences: list[str] = self.segmenter.segment_to_sentences(text, threshold=self.threshold)
+    def _split(self, text: str, threshold: float) -> Sentences:
+        if self.returns == "spans":
+            spans: list[Span] = self.segmenter.get_sentence_spans(text, threshold=threshold)
+            return strip(text, spans) if self.trim else spans
+        sentences: list[str] = self.segmenter.segment_to_sentences(text, threshold=threshold)
         return [bare for s in sentences if (bare := s.strip())] if self.trim else sentences
 
     def _limit_onnx(self) -> None:
@@ -229,32 +239,35 @@ class IsolatedPackage(Method[str, int | None]):
         """Start the interpreter and split."""
         return isolation.count_sentences(self.package, Path(self.folder.name), self.passage, self.limit)
 
-    def measure(self, output: int | None) -> dict[str, float]:
+    def measure(self, output: int | None) -> Measurement:
         """The task's score and the number of requirements."""
-        score = self.task.score(self.work, output)
-        return {**dict(score), "requirements": float(self.requirements)}  # type: ignore[call-overload]
+        score = as_measurement(self.task.score(self.work, output))
+        return score | {"requirements": float(self.requirements)}
 
 
-@method("charboundary-thresholds", task="fragmentation-law", packages=("charboundary>=0.5,<0.6",))
+@method("charboundary-thresholds", task="segmentation-sweep", packages=("charboundary>=0.5,<0.6",))
 class CharBoundaryThresholds(Method[Texts, list[list[Sentences]]]):
     """The published charboundary at several thresholds."""
 
     thresholds: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     """Least probabilities of a boundary, one segmentation each."""
 
+    returns: Literal["strings", "spans"] = "strings"
+    """Which function splits; see `CharBoundary`."""
+
     def prepare(self, work: Texts) -> None:
-        """Load the model for each threshold."""
-        self.splitters = [CharBoundary(threshold=threshold) for threshold in self.thresholds]
-        prepare_all(self, self.splitters)
+        """Load the model."""
+        self.splitter = CharBoundary(returns=self.returns)
+        prepare_all(self, [self.splitter])
 
     def run(self) -> list[list[Sentences]]:
         """The segmentation at each threshold."""
-        return [splitter.run() for splitter in self.splitters]
+        return [self.splitter.split_all(threshold) for threshold in self.thresholds]
 
 
 @method(
     "all-splitters",
-    task="fragmentation-law",
+    task="segmentation-sweep",
     packages=(
         "nupunkt>=0.5.1,<0.6",
         "charboundary>=0.5,<0.6",

@@ -180,7 +180,8 @@ def _balanced(characters: Characters, positions: NDArray[np.int64]) -> Mask:
         return characters.sums(characters.among(quote))[positions + 1]
 
     paired = (seen('"') % 2 == 0) & (seen("'") % 2 == 0) & (seen("“") == seen("”")) & (seen("‘") == seen("’"))
-    return paired | ~characters.among(QUOTES)[positions]
+    balanced: Mask = paired | ~characters.among(QUOTES)[positions]
+    return balanced
 
 
 def _covered(characters: Characters, pattern: re.Pattern[str], group: int | str = 0) -> Mask:

@@ -17,7 +17,7 @@ from methods.text.sentence_data import Span
 
 _CANDIDATE = re.compile(
     r"""
-    (?P<ellipsis> \.(?:\s*\.)+ | … )? (?(ellipsis) | (?:[?!]+|\.) )   # the mark: a run of periods, or ? ! .
+    (?: (?P<ellipsis> \.(?:\s*\.){2,} | \.{2,} | … ) | [?!]+ | \. )    # the mark: a run of periods, or ? ! .
     (?= \s+(?P<next>\S+) | (?P<closer>[)";}\]*:@'({\[”’“‘]) | \s*\Z ) # what follows it
     # Of several marks in one stretch without white space, as in `this.").`, only the last is a candidate.
     (?! \S{1,48}?[.?!](?:[)";}\]*:@'({\[”’“‘\s]|\Z) )
@@ -82,7 +82,7 @@ class PunktSplitter:
             end = match.end()
             following = match["closer"] or match["next"] or ""
             if match["ellipsis"]:
-                # A run of periods that the word before it begins is an ellipsis all the same.
+                # Whatever word it follows: of "etc. . . . The" the abbreviation's period is part of the ellipsis.
                 found = following[:1].isupper()
             elif text[end - 1] != ".":
                 found = True

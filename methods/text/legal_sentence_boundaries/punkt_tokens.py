@@ -9,7 +9,7 @@ NUMBER = "##number##"
 """The one type of all numbers."""
 
 _CLOSES_WORD = r"[)\";}\]*:@'({\[!?\s]"
-_RUN = r"(?:-{2,}|\.{2,}|(?:\.\s+)+\.|…)"
+_RUN = r"(?:-{2,}|\.{2,}|(?:\.\s+){2,}\.|…)"
 _TOKEN = re.compile(
     rf"""
     {_RUN}                                        # dashes and ellipses
@@ -24,7 +24,7 @@ _INITIAL = re.compile(r"[^\W\d]\.")
 _ALPHABETIC = re.compile(r"[^\W\d]+")
 _WORD_LIKE = re.compile(r"[^\W\d]")
 _ABBREVIATION_LIKE = re.compile(r"[A-Za-z0-9.]+")
-_ELLIPSIS = re.compile(r"\.{2,}|…|\.(?:\s+\.)+")
+_ELLIPSIS = re.compile(r"\.{2,}|…|\.(?:\s+\.){2,}")
 _MARKS = frozenset(".?!")
 
 

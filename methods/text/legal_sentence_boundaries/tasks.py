@@ -1,4 +1,4 @@
-"""What only this paper claims: packages that need no others, and fragmentation that falls with precision."""
+"""What only this paper claims: packages that need no others, and segmentations that grow stricter."""
 
 from __future__ import annotations
 
@@ -40,14 +40,25 @@ class IsolatedSplitting(Task[str, int | None]):
 
 
 @task(
-    "fragmentation-law",
+    "segmentation-sweep",
     data=("legal-sbd",),
     metrics=(
         Metric("segmentations", better="neither", doc="Points of the curve.", deterministic=True),
         Metric(
+            "least_precision_step",
+            doc="Least change of precision from one segmentation to the next; positive when it rises at every step.",
+            deterministic=True,
+        ),
+        Metric(
+            "greatest_recall_step",
+            better="lower",
+            doc="Greatest change of recall from one to the next; negative when it falls at every step.",
+            deterministic=True,
+        ),
+        Metric(
             "spearman",
             better="lower",
-            doc="Spearman's, between precision and fragmentation; -1 when it falls at every step.",
+            doc="Rank correlation of precision and fragmentation; -1 when it falls at every step.",
             deterministic=True,
         ),
         Metric(
@@ -58,12 +69,13 @@ class IsolatedSplitting(Task[str, int | None]):
         ),
     ),
 )
-class FragmentationLaw(Task[Texts, list[list[Sentences]]]):
-    """Split legal decisions in several ways that differ in precision, and see how fragmentation depends on it.
+class SegmentationSweep(Task[Texts, list[list[Sentences]]]):
+    """Split legal decisions in several ways that differ in precision, and see what changes with it.
 
-    The output has one segmentation of all documents for each way. Fragmentation is the share of gold sentences
-    that are cut when `chunk` predicted sentences make a retrieval chunk; precision is that of boundaries with
-    white space stripped. Both laws have two parameters and additive errors and are fitted by least squares.
+    The output has one segmentation of all documents for each way, the strictest last where they have an order.
+    Precision and recall are those of boundaries with white space stripped. Fragmentation is the share of gold
+    sentences that are cut when `chunk` predicted sentences make a retrieval chunk. Both laws of fragmentation over
+    precision have two parameters and additive errors and are fitted by least squares.
     """
 
     chunk: PositiveInt = 3
@@ -74,7 +86,7 @@ class FragmentationLaw(Task[Texts, list[list[Sentences]]]):
         return Texts(tuple(sentence_data.legal(*sentence_data.LEGAL)))
 
     def score(self, work: Texts, output: list[list[Sentences]]) -> Measurement:
-        """How the points lie, and the points themselves as a series.
+        """How the points lie, and the points themselves as series.
 
         Raises:
             BadOutput: there are fewer than four segmentations, too few to tell two laws apart.
@@ -82,20 +94,24 @@ class FragmentationLaw(Task[Texts, list[list[Sentences]]]):
         if len(output) < 4:
             raise BadOutput(f"{len(output)} segmentations are too few to compare two laws; it takes four")
         found = [scores(work.documents, segmentation, self.chunk) for segmentation in output]
-        x = np.array([figures["precision_stripped"] for figures in found])
-        y = np.array([figures["fragmentation"] for figures in found])
-        order = np.argsort(x)
+        precision, recall, cut = (
+            np.array([figures[name] for figures in found])
+            for name in ("precision_stripped", "recall_stripped", "fragmentation")
+        )
+        order = np.argsort(precision)
+
+        def curve(y: NDArray[np.float64], label: str) -> Series:
+            return Series(precision[order].tolist(), y[order].tolist(), x_label="precision", y_label=label)
+
         return Measurement(
             {
                 "segmentations": float(len(found)),
-                "spearman": rank_correlation(x, y),
-                "aic_excess": aic_excess(x, y),
+                "least_precision_step": float(np.diff(precision).min()),
+                "greatest_recall_step": float(np.diff(recall).max()),
+                "spearman": rank_correlation(precision, cut),
+                "aic_excess": aic_excess(precision, cut),
             },
-            {
-                "fragmentation": Series(
-                    x[order].tolist(), y[order].tolist(), x_label="precision", y_label="share of sentences cut"
-                )
-            },
+            {"recall": curve(recall, "recall"), "fragmentation": curve(cut, "share of sentences cut")},
         )
 
 
