@@ -75,12 +75,11 @@ def file(name: str, filename: str) -> Path:
 
 
 def text(name: str, filename: str) -> str:
-    """A UTF-8 text file of data set `name`, decompressed when it ends in ``.gz``."""
+    """A UTF-8 text file of data set `name`, decompressed when it ends in ``.gz``; line ends are kept."""
     path = file(name, filename)
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as stream:
-            return stream.read()
-    return path.read_text(encoding="utf-8")
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8", newline="") as stream:
+        return str(stream.read())
 
 
 def arrays(name: str, filename: str) -> dict[str, np.ndarray]:

@@ -142,7 +142,7 @@ def run(
                 if nursery is None:
                     variables = environment.thread_variables(environment.threads())
                     nursery = Nursery(PRELOAD, variables)
-                record = _measure(catalog, step, nursery, progress)
+                record = measure(catalog, step, nursery, progress)
             store.add(record)
             summary.records.append(record)
             summary.measured += 1
@@ -153,7 +153,7 @@ def run(
     return summary
 
 
-def _measure(catalog: Catalog, step: Step, nursery: Nursery, progress: Progress) -> Record:
+def measure(catalog: Catalog, step: Step, nursery: Nursery, progress: Progress) -> Record:
     """Launch a worker for one method and take it from load to measure."""
     comparison = step.comparison
     place = profile.get(comparison.profile)

@@ -57,7 +57,9 @@ def main(
         summary = runner.run(catalog, comparisons, records, fresh=fresh, retry=retry, progress=display)
     except KeyboardInterrupt:
         display.close()
-        console(stderr=True).print("interrupted; what was measured is stored, and the same command goes on from there")
+        console(stderr=True).print(
+            "interrupted; what was measured is stored, and the same command goes on from there"
+        )
         return 130
     catalog.save_index()
     verdicts = decide(catalog, records.records(), papers=served, profiles=profiles) if served else []

@@ -57,7 +57,11 @@ def _family(root: Path, text: str, file: str = "method.py") -> Catalog:
 
 
 def test_inherited_fields_and_metrics_of_other_files(tmp_path: Path) -> None:
-    _family(tmp_path, "COMMON = (Metric('a'), Metric('b', better='lower'))\nclass Base(Method):\n    x: int = 1\n", "shared.py")
+    _family(
+        tmp_path,
+        "COMMON = (Metric('a'), Metric('b', better='lower'))\nclass Base(Method):\n    x: int = 1\n",
+        "shared.py",
+    )
     catalog = _family(
         tmp_path,
         "from .shared import COMMON, Base\n"
@@ -74,7 +78,10 @@ def test_inherited_fields_and_metrics_of_other_files(tmp_path: Path) -> None:
         ("@method('m', task='t')\nclass M(Method):\n    x: int = len('ab')\n", "not a literal"),
         ("@method('m', task='t', metrics=[f() for _ in '']) \nclass M(Method): pass\n", "list of Metric"),
         ("def f(:\n", "is not Python"),
-        ("@method('m', task='t')\nclass A(Method): pass\n@method('m', task='t')\nclass B(Method): pass\n", "also declared"),
+        (
+            "@method('m', task='t')\nclass A(Method): pass\n@method('m', task='t')\nclass B(Method): pass\n",
+            "also declared",
+        ),
     ],
 )
 def test_a_wrong_declaration_is_an_error_with_a_line(tmp_path: Path, text: str, says: str) -> None:
@@ -119,7 +126,9 @@ def test_what_the_source_says_is_what_the_class_has() -> None:
     for entry in (*catalog.tasks.values(), *catalog.methods.values()):
         cls = entry.load()
         declared = {f.name: f.default for f in dataclasses.fields(cls) if f.init}
-        read = {n: tuple(f.default) if isinstance(f.default, list) else f.default for n, f in entry.fields.items()}
+        read = {
+            n: tuple(f.default) if isinstance(f.default, list) else f.default for n, f in entry.fields.items()
+        }
         assert read == declared, entry.name
         assert cls.name == entry.name
         assert tuple(cls.metrics) == entry.metrics, entry.name

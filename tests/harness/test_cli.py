@@ -40,7 +40,9 @@ def test_list_imports_nothing_heavy(tmp_path: Path) -> None:
         "    sys.exit(leaving.code or ', '.join(heavy) or None)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HARNESS_CACHE": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -66,7 +68,9 @@ def test_run_claims_report_and_resume(tmp_path: Path) -> None:
 
 def test_exit_code_1_when_something_failed(tmp_path: Path) -> None:
     suite = tmp_path / "bad.yaml"
-    suite.write_text("title: B\ncomparisons: {b: {task: sorting, methods: [faulty, no-op], measure: {budget: 0.01}}}\n")
+    suite.write_text(
+        "title: B\ncomparisons: {b: {task: sorting, methods: [faulty, no-op], measure: {budget: 0.01}}}\n"
+    )
     done = harness("run", str(suite), "--methods", str(TOYS), cwd=tmp_path)
     assert done.returncode == 1
     assert "ValueError: as asked" in done.stdout

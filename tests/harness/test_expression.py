@@ -117,14 +117,20 @@ def tuned() -> list[Record]:
         for exponent in (-3, -2, -1):
             for s in range(3):
                 r = record(label, 1000 + s, accuracy=1.0 - 0.1 * abs(exponent - peak) + 0.001 * s)
-                made.append(r.model_copy(update={"method_parameters": {"lr": 10.0**exponent}, "key": f"{r.key}{exponent}"}))
+                made.append(
+                    r.model_copy(
+                        update={"method_parameters": {"lr": 10.0**exponent}, "key": f"{r.key}{exponent}"}
+                    )
+                )
     return made
 
 
 def test_best_and_argbest_over_a_grid() -> None:
     options = {"better": lambda name: "higher"}
     assert value('best(accuracy("a"), "lr")', tuned(), **options).value == pytest.approx(1.001)
-    assert value('argbest(accuracy("a"), "lr") / argbest(accuracy("b"), "lr")', tuned(), **options).value == pytest.approx(10)
+    assert value(
+        'argbest(accuracy("a"), "lr") / argbest(accuracy("b"), "lr")', tuned(), **options
+    ).value == pytest.approx(10)
     assert value('at(accuracy("a"), lr=0.1)', tuned()).value == pytest.approx(0.901)
     assert value('accuracy("a", lr=0.1)', tuned()).value == pytest.approx(0.901)
     nearest = 'nearest(accuracy("a"), by=accuracy("a"), to=0.9, over="lr")'
@@ -166,7 +172,12 @@ def test_standard_error() -> None:
     ],
 )
 def test_what_is_missing_is_named(text: str, says: str) -> None:
-    records = [record("a", n=1, x=1.0), record("a", n=2, x=2.0), record("c", n=1, x=1.0), record("c", n=3, x=1.0)]
+    records = [
+        record("a", n=1, x=1.0),
+        record("a", n=2, x=2.0),
+        record("c", n=1, x=1.0),
+        record("c", n=3, x=1.0),
+    ]
     with pytest.raises(NotMeasured, match=says):
         value(text, records)
 

@@ -25,7 +25,16 @@ def entry(tmp_path: Path) -> Entry:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("n", 3), ("share", 1), ("kind", "b"), ("maybe", None), ("maybe", 4), ("sizes", [3]), ("flag", True), ("rate", 2)],
+    [
+        ("n", 3),
+        ("share", 1),
+        ("kind", "b"),
+        ("maybe", None),
+        ("maybe", 4),
+        ("sizes", [3]),
+        ("flag", True),
+        ("rate", 2),
+    ],
 )
 def test_accepts(entry: Entry, name: str, value: object) -> None:
     assert parameters.check(entry, name, value) == value

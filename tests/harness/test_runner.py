@@ -14,7 +14,9 @@ from harness.record import Record
 from harness.store import Store
 
 
-def run(toys: Catalog, store: Store, folder: Path, methods: str, more: str = "", limit: int = 60, **options: bool) -> runner.Summary:
+def run(
+    toys: Catalog, store: Store, folder: Path, methods: str, more: str = "", limit: int = 60, **options: bool
+) -> runner.Summary:
     path = folder / "one.yaml"
     path.write_text(
         f"title: One\ncomparisons:\n  one:\n    task: sorting\n    methods: {methods}\n"

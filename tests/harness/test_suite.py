@@ -56,7 +56,9 @@ def test_expands_grids_and_seeds(toys: Catalog, tmp_path: Path) -> None:
 
 def test_overrides_of_a_profile(toys: Catalog, tmp_path: Path) -> None:
     found = suite.expand(toys, [write(tmp_path, SORTING)], "edge-gpu")
-    assert {(c.parameters["size"], c.seed, c.time_limit, c.memory_limit) for c in found} == {(20, 5, 9, 2 * 10**9)}
+    assert {(c.parameters["size"], c.seed, c.time_limit, c.memory_limit) for c in found} == {
+        (20, 5, 9, 2 * 10**9)
+    }
     assert [c.label for c in found[0].contestants] == ["timsort"]
     assert suite.expand(toys, [write(tmp_path, SORTING)], "datacenter-gpu") == []
 
@@ -69,7 +71,10 @@ def test_once_comes_from_the_task(toys: Catalog) -> None:
 
 def test_filters(toys: Catalog) -> None:
     assert {c.name for c in suite.expand(toys, ["toys"], "cpu", tags=["smoke"])} == {"sorting-growth"}
-    assert {c.name for c in suite.expand(toys, ["toys"], "cpu", papers=["timsort"])} == {"sorting-growth", "training"}
+    assert {c.name for c in suite.expand(toys, ["toys"], "cpu", papers=["timsort"])} == {
+        "sorting-growth",
+        "training",
+    }
     with pytest.raises(RequestError, match="no paper 'timsrot'"):
         suite.expand(toys, ["toys"], "cpu", papers=["timsrot"])
 
@@ -86,8 +91,16 @@ def test_includes_by_tag(toys: Catalog, tmp_path: Path) -> None:
         (("- timsort\n", "- timsorts\n"), 8, "no method 'timsorts' (did you mean 'timsort'?)"),
         (("size: 10", "size: ten"), 5, "is of type PositiveInt"),
         (("size: 10", "sise: 10"), 5, "no parameter 'sise' (did you mean 'size'?)"),
-        (("{kind: [quicksort, stable]}", "{kinds: [quicksort]}"), 9, "no parameter 'kinds' (did you mean 'kind'?)"),
-        (("{kind: [quicksort, stable]}", "{kind: [quicksort, bubble]}"), 9, "'quicksort' or 'stable', not 'bubble'"),
+        (
+            ("{kind: [quicksort, stable]}", "{kinds: [quicksort]}"),
+            9,
+            "no parameter 'kinds' (did you mean 'kind'?)",
+        ),
+        (
+            ("{kind: [quicksort, stable]}", "{kind: [quicksort, bubble]}"),
+            9,
+            "'quicksort' or 'stable', not 'bubble'",
+        ),
         (("seeds: 2", "seds: 2"), 11, "unknown field 'seds' (did you mean 'seeds'?)"),
         (("memory: 2GB", "memory: lots"), 12, "not a size such as 512MB"),
         (("{size: 20}", "{sizes: 20}"), 15, "no parameter 'sizes'"),

@@ -105,7 +105,10 @@ def write(folder: Path, rule: str) -> Catalog:
     ("rule", "outcome"),
     [
         ("      all: [{quantity: 'length(\"timsort\")', equals: 1000, tolerance: 1}]\n", "consistent"),
-        ("      all: [{quantity: 'length(\"timsort\")', equals: 900, relative_tolerance: 0.2}]\n", "consistent"),
+        (
+            "      all: [{quantity: 'length(\"timsort\")', equals: 900, relative_tolerance: 0.2}]\n",
+            "consistent",
+        ),
         ("      all: [{quantity: 'length(\"timsort\")', between: [0, 10]}]\n", "contradicted"),
         (
             "      all: [{quantity: 'length(\"timsort\")', at_most: 10, contradicted: {above: 2000}}]\n",

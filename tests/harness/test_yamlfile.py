@@ -42,7 +42,16 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-3", 1e-3), ("1e9", 1e9), ("5", 5), ("0.5", 0.5), ("on", "on"), ("yes", "yes"), ("true", True), ("~", None)],
+    [
+        ("1e-3", 1e-3),
+        ("1e9", 1e9),
+        ("5", 5),
+        ("0.5", 0.5),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("true", True),
+        ("~", None),
+    ],
 )
 def test_scalars(text: str, value: object) -> None:
     read = yamlfile.loads(f"key: {text}", HERE).data["key"]
