@@ -67,7 +67,7 @@ class LeaveOneOutPrune(Method[SelectionWork, Selection]):
     unseen: Literal["drop", "keep"] = "drop"
     """What becomes of sources that no validation question retrieved."""
 
-    task: SourceSelection | PassageSourceSelection  # type: ignore[assignment]
+    task: SourceSelection | PassageSourceSelection
 
     def prepare(self, work: SelectionWork) -> None:
         self.by_group = work.validation.grouped(work.groups, work.group_count)
@@ -124,7 +124,7 @@ def source_accuracy(retrieved: Retrievals) -> Array:
 class LeaveOneOutImportance(Method[PlantedWork, Array]):
     """How many more questions the vote answers rightly with a source than without."""
 
-    task: SourceQuality  # type: ignore[assignment]
+    task: SourceQuality
 
     def prepare(self, work: PlantedWork) -> None:
         self.retrieved = work.retrieved
@@ -152,7 +152,7 @@ class SourceAccuracy(Method[PlantedWork, Array]):
 class SubsetEnumeration(Method[Questions, Array]):
     """The definition: every one of the 2^M subsets of the items, at most 20."""
 
-    task: MultilinearGradient  # type: ignore[assignment]
+    task: MultilinearGradient
 
     def prepare(self, work: Questions) -> None:
         if len(work.p) > 20:
@@ -170,7 +170,7 @@ class SubsetEnumeration(Method[Questions, Array]):
 class BoundaryGradient(Method[Questions, Array]):
     """The form of the paper's library: items that are added (G1) and items that push another out (G2)."""
 
-    task: MultilinearGradient  # type: ignore[assignment]
+    task: MultilinearGradient
 
     def prepare(self, work: Questions) -> None:
         self.questions = work
@@ -183,7 +183,7 @@ class BoundaryGradient(Method[Questions, Array]):
 class AutogradGradient(Method[Questions, Array]):
     """torch's reverse mode through the formula of the multilinear extension."""
 
-    task: MultilinearGradient  # type: ignore[assignment]
+    task: MultilinearGradient
 
     def prepare(self, work: Questions) -> None:
         import torch  # noqa: F401  (imported here, so that run does not)

@@ -41,7 +41,7 @@ class ExactGradient(Method[Questions, Array]):
     chunk: PositiveInt = 512
     """Questions per batch."""
 
-    task: MultilinearGradient  # type: ignore[assignment]
+    task: MultilinearGradient
 
     def prepare(self, work: Questions) -> None:
         self.questions = work
@@ -66,7 +66,7 @@ class ImportanceAscent(Method[Retrievals, Ascent]):
     threads: PositiveInt = 1
     """Batches that are worked on at the same time."""
 
-    task: ImportanceGradient  # type: ignore[assignment]
+    task: ImportanceGradient
 
     def prepare(self, work: Retrievals) -> None:
         self.retrieved = work
@@ -92,7 +92,7 @@ class ImportanceAscentTorch(Method[Retrievals, Ascent]):
     chunk: PositiveInt = 1024
     """Questions per batch; the tables take (K + 3) d chunk numbers on the device."""
 
-    task: ImportanceGradient  # type: ignore[assignment]
+    task: ImportanceGradient
 
     def prepare(self, work: Retrievals) -> None:
         import torch
@@ -150,7 +150,7 @@ class ImportanceAscentApproximate(Method[Retrievals, Ascent]):
     chunk: PositiveInt = 512
     """Questions per batch."""
 
-    task: ImportanceGradient  # type: ignore[assignment]
+    task: ImportanceGradient
 
     def __post_init__(self) -> None:
         if self.delta >= 1:
@@ -176,9 +176,9 @@ class ImportanceAscentApproximate(Method[Retrievals, Ascent]):
 
     def depth_at(self, v: Array) -> int:
         """T for existence probabilities v."""
-        items = self.retrieved.sources.shape[1]
+        items = int(self.retrieved.sources.shape[1])
         if self.depth is not None:
-            return min(self.depth, items)
+            return min(int(self.depth), items)
         return approximation.truncation_depth(self.eps, float(v.min()), self.task.votes, items)
 
     def estimate(self, v: Array, generator: np.random.Generator) -> Array:
@@ -247,7 +247,7 @@ class ImportanceReweight(Method[SelectionWork, Selection]):
     unseen: Literal["drop", "keep"] = "drop"
     """What becomes of sources that no validation question retrieved."""
 
-    task: SourceSelection | PassageSourceSelection  # type: ignore[assignment]
+    task: SourceSelection | PassageSourceSelection
 
     def prepare(self, work: SelectionWork) -> None:
         self.by_group = work.validation.grouped(work.groups, work.group_count)
@@ -309,7 +309,7 @@ class LearnedImportance(Method[PlantedWork, Array]):
     steps: PositiveInt = 20
     """Steps of projected gradient ascent."""
 
-    task: SourceQuality  # type: ignore[assignment]
+    task: SourceQuality
 
     def prepare(self, work: PlantedWork) -> None:
         self.retrieved = work.retrieved

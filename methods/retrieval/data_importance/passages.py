@@ -53,9 +53,11 @@ class Reader:
             "tokens": ANSWER_TOKENS,
             "prompts": hashlib.sha256(json.dumps(prompts).encode()).hexdigest(),
         }
-        path = cache.artefact(
-            "passage-answers", recipe, lambda p: Path(p).write_text(json.dumps(self._generate(prompts)))
-        )
+
+        def make(unfinished: Path) -> None:
+            unfinished.write_text(json.dumps(self._generate(prompts)))
+
+        path = cache.artefact("passage-answers", recipe, make)
         return [str(answer) for answer in json.loads(path.read_text())]
 
     def _generate(self, prompts: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ over the items, on arrays with one column per question.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -112,7 +112,7 @@ def source_gradient(
         value, gradient = item_gradients(
             extended[index], retrieved.utilities[take, :depth].T.astype(np.float64, order="C"), places
         )
-        added = np.bincount(index.ravel(), weights=gradient.ravel(), minlength=len(extended))
+        added: Array = np.bincount(index.ravel(), gradient.ravel(), len(extended)).astype(np.float64)
         return float(value.sum()), added[:-1]
 
     value, gradient = 0.0, np.zeros(len(v))
@@ -122,7 +122,9 @@ def source_gradient(
     return value / total, gradient / total
 
 
-def _mapped(part, starts: range, threads: int) -> Iterator[tuple[float, Array]]:  # type: ignore[no-untyped-def]
+def _mapped(
+    part: Callable[[int], tuple[float, Array]], starts: range, threads: int
+) -> Iterator[tuple[float, Array]]:
     """The parts in order, so that the sum does not depend on the number of threads."""
     if threads == 1:
         yield from map(part, starts)
@@ -151,7 +153,8 @@ def utility(retrieved: Retrievals, v: Array, places: int, *, chunk: int = 512) -
 def group_means(v: Array, groups: NDArray[np.int64], count: int) -> Array:
     """The mean of v over the members of each group: float64[count]; 0 for a group without members."""
     members = np.bincount(groups, minlength=count)
-    return np.bincount(groups, weights=v, minlength=count) / np.maximum(members, 1)
+    total: Array = np.bincount(groups, weights=v, minlength=count).astype(np.float64)
+    return total / np.maximum(members, 1)
 
 
 def ascend(

@@ -21,15 +21,20 @@ def subset_gradients(p: Array, u: Array, places: int) -> Array:
     items = len(p)
     if items > 20:
         raise ValueError(f"{items} items have 2^{items} subsets; at most 20 items can be enumerated")
-    exists = (np.arange(2**items)[:, None] >> np.arange(items)) & 1 == 1  # [2^M, M]
-    seen = exists & (np.cumsum(exists, axis=1) <= places)
-    utility = seen.astype(np.float64) @ u / places  # [2^M, n]
-    factor = np.where(exists[:, :, None], p, 1.0 - p)  # [2^M, M, n]
-    before = np.cumprod(np.concatenate([np.ones_like(factor[:, :1]), factor[:, :-1]], axis=1), axis=1)
-    after = np.cumprod(np.concatenate([np.ones_like(factor[:, :1]), factor[:, :0:-1]], axis=1), axis=1)
-    others = before * after[:, ::-1]  # the probability of the other items' part of the subset
-    sign = np.where(exists, 1.0, -1.0)
-    return np.einsum("sm,smn,sn->mn", sign, others, utility)
+    gradient = np.zeros_like(p)
+    for start in range(0, 2**items, 256):  # in blocks that stay in the cache
+        subsets = np.arange(start, min(start + 256, 2**items))
+        exists = (subsets[:, None] >> np.arange(items)) & 1 == 1  # [B, M]
+        seen = exists & (np.cumsum(exists, axis=1) <= places)
+        utility = np.einsum("bm,mn->bn", seen.astype(np.float64), u) / places
+        factor = np.where(exists[:, :, None], p, 1.0 - p)  # [B, M, n]
+        one = np.ones_like(factor[:, :1])
+        before = np.cumprod(np.concatenate([one, factor[:, :-1]], axis=1), axis=1)
+        after = np.cumprod(np.concatenate([one, factor[:, :0:-1]], axis=1), axis=1)[:, ::-1]
+        sign = np.where(exists, 1.0, -1.0)[:, :, None]
+        # before * after is the probability of the other items' part of the subset
+        gradient += (sign * before * after * utility[:, None]).sum(axis=0)
+    return gradient
 
 
 def autograd_gradients(p: Array, u: Array, places: int) -> Array:
