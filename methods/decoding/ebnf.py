@@ -117,12 +117,17 @@ def _charset(inside: str) -> str:
     return f"/[{'^' if negated else ''}{''.join(pieces)}]/"
 
 
+_SPECIAL = frozenset(r"\.+*?()|[]{}^$-/#&~")
+_NAMED = {"\n": r"\n", "\t": r"\t", "\r": r"\r"}
+
+
 def _regex(character: str) -> str:
-    """One character in a regular expression, inside or outside a class, between slashes."""
-    if character.isalnum() or character == "_":
+    """One character in a regular expression between slashes, inside or outside of a class."""
+    if character in _SPECIAL:
+        return "\\" + character
+    if character.isprintable():
         return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x80 else character
+    return _NAMED.get(character, f"\\x{ord(character):02x}")
 
 
 def call_expressions(names: Sequence[str], arguments: int = 3, depth: int = 2) -> str:

@@ -97,23 +97,27 @@ class ContextFree(Grammar):
 
         self.vocabulary, self.ebnf = vocabulary, ebnf
         tokenizer = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Tokens(vocabulary)), slices=[])
-        self._matcher = llguidance.LLMatcher(tokenizer, scannerless(ebnf), log_level=0)
+        # By default a text that the grammar forces may only be spelled with its canonical tokens. The target is a law
+        # over all token strings, so every spelling is admitted.
+        rules = '%llguidance {"no_forcing": true}\n' + scannerless(ebnf)
+        self._matcher = llguidance.LLMatcher(tokenizer, rules, log_level=0)
         if self._matcher.is_error():
             raise ValueError(f"llguidance cannot read the grammar: {self._matcher.get_error()}")
+        self._start = self._matcher.deep_copy()
         self._at: list[int] = []
 
     def _move(self, prefix: Sequence[int]) -> bool:
-        """Bring the matcher to `prefix`, from the prefix that it has in common with the last one."""
-        common = 0
-        for old, new in zip(self._at, prefix, strict=False):
-            if old != new:
-                break
-            common += 1
-        if common < len(self._at) and not self._matcher.rollback(len(self._at) - common):
-            raise RuntimeError(f"llguidance cannot go back: {self._matcher.get_error()}")
-        rest = [int(token) for token in prefix[common:]]
+        """Bring the matcher to `prefix`, onwards from where it is or else from the start.
+
+        It never rolls back: after a roll-back over a token of several bytes, llguidance 1.9 can return the mask of
+        the prefix that was given up.
+        """
+        known = len(self._at)
+        if list(prefix[:known]) != self._at:
+            self._matcher, self._at, known = self._start.deep_copy(), [], 0
+        rest = [int(token) for token in prefix[known:]]
         taken = self._matcher.try_consume_tokens(rest)
-        self._at = [*self._at[:common], *rest[:taken]]
+        self._at += rest[:taken]
         return bool(taken == len(rest))
 
     def admitted(self, prefix: Sequence[int]) -> IntArray:
@@ -121,8 +125,8 @@ class ContextFree(Grammar):
         if self.vocabulary.eos in prefix or not self._move(prefix):
             return np.empty(0, np.int64)
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        tokens = np.flatnonzero(np.unpackbits(bits, count=len(self.vocabulary), bitorder="little"))
-        # A stopped matcher offers the end of sequence whatever the reason why it stopped.
+        mask = np.unpackbits(bits, count=len(self.vocabulary), bitorder="little")
+        tokens = np.flatnonzero(mask.view(bool))
         if self._matcher.is_error():
             raise RuntimeError(f"llguidance: {self._matcher.get_error()}")
         return tokens
@@ -142,7 +146,7 @@ class _Tokens:
         self._single = {token[0]: place for place, token in enumerate(self.tokens) if len(token) == 1}
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """Tokens of single bytes. llguidance asks where the grammar forces a text; masks do not depend on it."""
+        """Tokens of single bytes; llguidance wants to be able to ask, though masks do not depend on it."""
         raw = text.encode() if isinstance(text, str) else text
         return [self._single[byte] for byte in raw if byte in self._single]
 

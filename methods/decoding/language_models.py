@@ -60,7 +60,8 @@ class LanguageModel(ABC):
 
     def log_probabilities_of(self, tokens: IntArray, prefix: Sequence[int]) -> FloatArray:
         """Natural log of P(v | prefix) for the given tokens: shape (tokens,), float64, not renormalised."""
-        return self.log_probabilities(prefix)[tokens]
+        result: FloatArray = self.log_probabilities(prefix)[tokens]
+        return result
 
     def sample_next(self, prefixes: IntArray, rng: np.random.Generator) -> IntArray:
         """One next token for each prefix.
@@ -114,7 +115,8 @@ class BitStrings(LanguageModel):
         row = 0
         for bit in prefix:
             row = 2 * row + 1 + bit
-        return self._log[row]
+        law: FloatArray = self._log[row]
+        return law
 
 
 def fair_coin(length: int) -> BitStrings:

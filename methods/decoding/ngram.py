@@ -68,6 +68,9 @@ class Ngram(LanguageModel):
     def __init__(self, counts: Sequence[Counts], vocabulary: Vocabulary) -> None:
         self.counts, self.vocabulary = list(counts), vocabulary
         self.order = len(self.counts)
+        # Every context ends in the law without context, the only one with followers by the ten thousand.
+        self._unigram = np.zeros(len(vocabulary))
+        self._unigram += self._add(self._unigram, 0, 0, 1.0) / len(vocabulary)
 
     @classmethod
     def fit(cls, lines: Sequence[Sequence[int]], vocabulary: Vocabulary, order: int) -> Ngram:
@@ -101,22 +104,29 @@ class Ngram(LanguageModel):
             keys = keys * (len(self.vocabulary) + 1) + context[:, column]
         return keys
 
+    def _add(self, p: FloatArray, length: int, row: int, left: float) -> float:
+        """Add a context's own share of the probability `left` to p; what is left for shorter contexts."""
+        counts = self.counts[length]
+        start, stop = int(counts.starts[row]), int(counts.starts[row + 1])
+        cumulated = counts.cumulated[start : stop + 1]
+        whole = int(cumulated[-1] - cumulated[0]) + stop - start
+        p[counts.tokens[start:stop]] += (cumulated[1:] - cumulated[:-1]) * (left / whole)
+        return left * (stop - start) / whole
+
     def _probabilities(self, prefix: Sequence[int]) -> FloatArray:
-        """P(v | the last order - 1 tokens of prefix), from the longest context down."""
+        """P(v | the last order - 1 tokens of prefix)."""
         prefixes = np.asarray([prefix], np.int64).reshape(1, -1)
+        found: list[tuple[int, int]] = []
+        for length in range(1, self.order):
+            row, seen = self.counts[length].rows(self._keys(prefixes, length))
+            if not seen[0]:
+                break  # a longer context cannot have been seen either
+            found.append((length, int(row[0])))
         p = np.zeros(len(self.vocabulary))
         left = 1.0
-        for length in range(self.order - 1, -1, -1):
-            counts = self.counts[length]
-            row, seen = counts.rows(self._keys(prefixes, length))
-            if not seen[0]:
-                continue
-            start, stop = counts.starts[row[0]], counts.starts[row[0] + 1]
-            count = np.diff(counts.cumulated[start : stop + 1])
-            whole = count.sum() + (stop - start)
-            p[counts.tokens[start:stop]] += left * count / whole
-            left *= (stop - start) / whole
-        p += left / len(self.vocabulary)
+        for length, place in reversed(found):
+            left = self._add(p, length, place, left)
+        p += left * self._unigram
         return p
 
     def log_probabilities(self, prefix: Sequence[int]) -> FloatArray:

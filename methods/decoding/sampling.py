@@ -5,6 +5,7 @@ Every sampler of the family hands back `Samples`. Logarithms are natural through
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,7 +261,8 @@ def enumerate_language(model: LanguageModel, grammar: Grammar, most: int = 100_0
 def grammatical(samples: Samples, grammar: Grammar) -> np.ndarray:
     """Which samples are whole strings of the language: bool, shape (samples,). Each distinct string is parsed once."""
     verdicts = {string: grammar.accepts(string) for string in set(samples.strings)}
-    return np.array([verdicts[string] for string in samples.strings], bool) & samples.finished
+    inside: np.ndarray = np.array([verdicts[string] for string in samples.strings], bool) & samples.finished
+    return inside
 
 
 def divergence(strings: Sequence[TokenString], log_q: Mapping[TokenString, float]) -> float:
@@ -273,9 +275,10 @@ def divergence(strings: Sequence[TokenString], log_q: Mapping[TokenString, float
         raise BadOutput("no string of the language was drawn, so there is no divergence to compute")
     counts = Counter(strings)
     try:
-        return sum(n / len(strings) * (np.log(n / len(strings)) - log_q[s]) for s, n in counts.items())
+        parts = [n / len(strings) * (math.log(n / len(strings)) - log_q[s]) for s, n in counts.items()]
     except KeyError as error:
         raise BadOutput(f"the string {error} has no probability under the target") from error
+    return math.fsum(parts)
 
 
 def total_variation(strings: Sequence[TokenString], log_q: Mapping[TokenString, float]) -> float:

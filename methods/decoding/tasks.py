@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import keyword
 import re
 from collections import Counter
@@ -232,7 +233,7 @@ class SourceStringSampling(Task[OpenProblem, Samples]):
     """Most tokens of a string, its end of sequence included."""
     window: Fraction = 0.25
     """Share of the samples in the window at the end."""
-    reference_draws: NonNegativeInt = 1_000_000
+    reference_draws: NonNegativeInt = 300_000
     """Strings drawn from the model for the reference; only those in the language are kept."""
 
     def load(self, seed: int) -> OpenProblem:
@@ -328,9 +329,14 @@ def _running_mean(values: np.ndarray, window: int) -> Series:
 
 
 def frequent_names(count: int) -> list[str]:
-    """The most frequent identifiers of the standard library's lines, without the keywords of Python."""
-    words = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-    found = Counter(word for line in source_lines() for word in words.findall(line))
-    return [word for word, _ in found.most_common(count + len(keyword.kwlist)) if not keyword.iskeyword(word)][
-        :count
-    ]
+    """The most frequent identifiers of the standard library's lines, without the keywords of Python; cached."""
+    lines = "\n".join(source_lines())
+
+    def make(path: Path) -> None:
+        found = Counter(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", lines))
+        names = [word for word, _ in found.most_common() if not keyword.iskeyword(word)]
+        path.write_text(json.dumps(names[:count]))
+
+    recipe = {"count": count, "lines": hashlib.sha256(lines.encode()).hexdigest()}
+    names: list[str] = json.loads(cache.artefact("source-names", recipe, make).read_text())
+    return names
