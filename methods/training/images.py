@@ -23,6 +23,8 @@ from methods.training.loop import Batches
 
 SPLIT_SEED = 0
 """The split into training and test images is the same for every seed of a record."""
+PART = 500
+"""Images of a forward and backward pass; the gradients of the parts of a larger batch are added."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,15 @@ class ImagesInMemory(Batches):
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Cross-entropy in nats."""
-        chosen = self.order[step]
-        logits = model(self.images.train_images[chosen])
-        return F.cross_entropy(logits.float(), self.images.train_labels[chosen])
+        return torch.stack(list(self.losses(model, step))).sum()
+
+    def losses(self, model: nn.Module, step: int) -> Iterator[Tensor]:
+        """The same in parts of at most `PART` images, which the processor's caches can hold."""
+        batch = self.order[step]
+        for chosen in batch.split(PART):
+            logits = model(self.images.train_images[chosen])
+            total = F.cross_entropy(logits.float(), self.images.train_labels[chosen], reduction="sum")
+            yield total / len(batch)
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> float:

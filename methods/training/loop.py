@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -65,6 +65,10 @@ class Batches(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, step: int) -> Tensor:
         """Mean training loss of the batch of `step`."""
+
+    def losses(self, model: nn.Module, step: int) -> Iterator[Tensor]:
+        """The loss in parts that add up to it: a large batch need not be in memory at once."""
+        yield self.loss(model, step)
 
     @abstractmethod
     def validate(self, model: nn.Module) -> float:
@@ -172,14 +176,20 @@ def take_step(
     device: str,
 ) -> Tensor:
     """Forward, backward and update on the batch of `step`; the loss before the update, shape ()."""
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
-        loss = batches.loss(model, step)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    parts = batches.losses(model, step)
+    total = torch.zeros((), device=device)
+    while True:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = next(parts, None)
+        if loss is None:
+            break
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
     if clip:
         torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimizer.step()
-    return loss.detach()
+    return total
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,21 @@ def test_equal_epochs_are_equal_numbers_of_images():
         assert task.amount(work) == pytest.approx(8 * 1437, abs=batch / 2)
 
 
+def test_parts_of_a_batch_add_up_to_its_loss_and_gradient():
+    work = ImageClassification(batch=1200, steps=1).load(1000)
+    images, order = work.batches.images, work.batches.order[0]
+    parts = list(work.batches.losses(work.model, 0))
+    assert len(parts) == 3
+    whole = torch.nn.functional.cross_entropy(
+        work.model(images.train_images[order]), images.train_labels[order]
+    )
+    torch.testing.assert_close(sum(parts), whole)
+    weight = work.model[1].weight
+    (expected,) = torch.autograd.grad(whole, weight)
+    measured = sum(torch.autograd.grad(part, weight)[0] for part in parts)
+    torch.testing.assert_close(measured, expected)
+
+
 def test_digits_are_split_once_and_standardised():
     digits = image_set("digits")
     assert digits.train_images.shape == (1437, 1, 8, 8)
