@@ -70,12 +70,11 @@ class Nursery:
             "PYTHONPATH": os.pathsep.join([home, known] if known else [home]),
         }
         self._process = subprocess.Popen(
-            [python, "-m", "harness.worker", "--socket", path, "--preload", *preload],
+            [python, "-P", "-m", "harness.worker", "--socket", path, "--preload", *preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
-            cwd=self._folder.name,
             bufsize=0,
         )
         self._reports = b""

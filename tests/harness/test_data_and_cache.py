@@ -44,7 +44,7 @@ def test_pickled_arrays_are_refused(sets: Path) -> None:
 def test_missing_data_says_how_to_get_it(sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingData, match=r"put a folder 'nothing' into .*data \(HARNESS_DATA\)"):
         data.folder("nothing")
-    with pytest.raises(MissingData, match="has no file 'gone.txt'"):
+    with pytest.raises(MissingData, match=r"has no file 'gone\.txt'"):
         data.text("words", "gone.txt")
     monkeypatch.delenv(data.VARIABLE)
     with pytest.raises(MissingData, match="set HARNESS_DATA to a directory"):

