@@ -3,6 +3,7 @@ rest."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +27,9 @@ LSE = (
 
 _OUTSIDE = 1e-5
 """Shares of a row sum below this are rounding errors of its float32 logarithm."""
+
+_LARGEST = 700.0
+"""Log of the largest ratio that is reported."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -86,7 +90,7 @@ class Parameters:
         Metric("block_mass", doc="Mean share of a query's softmax mass on keys that are attended to exactly."),
         Metric(
             "kappa",
-            better="lower",
+            better="neither",
             doc="Largest over smallest row sum of what is left; 1 when nothing is left.",
         ),
     ),
@@ -121,7 +125,7 @@ class HyperAttention(Parameters, Layer):
             **lse_errors(output.lse[:, x.rows], exact),
             "key_visits": self.hyper.visits / output.lse.numel(),
             "block_mass": float(share.mean()),
-            "kappa": float(torch.exp(left.max() - left.min())) if left.numel() else 1.0,
+            "kappa": math.exp(min(float(left.max() - left.min()), _LARGEST)) if left.numel() else 1.0,
         }
 
 
