@@ -13,7 +13,8 @@ from harness.errors import BadOutput
 from harness.method import Measurement, Metric, Series, Task, task
 from harness.seeding import rng, torch_generator
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from methods.common.language_model import llama, split
+from methods.common.corpora import split
+from methods.common.language_model import llama
 from methods.training.images import (
     ImageFolder,
     ImageSet,

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from harness.errors import MissingData
 from harness.seeding import torch_generator
-from methods.common.language_model import Precision, bits_per_byte, corpus, next_token_loss
+from methods.common.corpora import corpus
+from methods.common.language_model import Precision, bits_per_byte, next_token_loss
 from methods.training.loop import Batches
 
 Corpus = Literal["tinyshakespeare", "python-sources"]
@@ -42,13 +43,16 @@ def python_sources(cap: int = 0, folders: tuple[Path, ...] | None = None) -> Ten
         folders: where to look instead.
     """
     if folders is None:
-        folders = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
-    found: dict[str, Path] = {}
+        folders = tuple(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib", "stdlib"))
+    # The packages' folder may lie in the library's; no file is to be in the text twice.
+    names: dict[Path, str] = {}
     for folder in folders:
-        found |= {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py") if path.is_file()}
+        for path in folder.rglob("*.py"):
+            if path.is_file():
+                names.setdefault(path.resolve(), path.relative_to(folder).as_posix())
     parts, size = [], 0
-    for name in sorted(found, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        parts.append(found[name].read_bytes())
+    for path in sorted(names, key=lambda path: hashlib.sha256(names[path].encode()).digest()):
+        parts.append(path.read_bytes())
         size += len(parts[-1]) + 1
         if cap and size >= cap:
             break

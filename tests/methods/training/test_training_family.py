@@ -137,6 +137,7 @@ def test_python_sources_are_all_files_in_a_fixed_order(tmp_path):
     (tmp_path / "c.txt").write_bytes(b"no")
     text = bytes(python_sources(folders=(tmp_path,)).tolist())
     assert sorted(text.split(b"\n")) == [b"a = 1", b"b = 2"]
+    assert bytes(python_sources(folders=(tmp_path / "package", tmp_path)).tolist()).count(b"b = 2") == 1
     assert bytes(python_sources(4, folders=(tmp_path,)).tolist()) == text[:4]
     with pytest.raises(MissingData):
         python_sources(folders=(tmp_path / "package" / "none",))
