@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -94,9 +95,10 @@ class HyperAttention:
         return self._plan(qkv[0], qkv[1], n, causal, generator), qkv
 
     def levels(self, n: int) -> int:
-        """L, how often a causal sequence of `n` is halved."""
+        """L, how often a causal sequence of `n` is halved: until it is at most n0, or a block, or one key."""
+        shortest = max(self.min_seq_len, self.block, 1)
         levels = 0
-        while -(-n // 2**levels) > self.min_seq_len:
+        while -(-n // 2**levels) > shortest:
             levels += 1
         return levels
 
@@ -181,9 +183,9 @@ class HyperAttention:
                 raise ValueError(f"a prefix of {self.samples} keys of a sequence of {s}")
             return torch.arange(self.samples, device=place.device).expand(g, -1), None
         index = torch.randint(s, (g, self.samples), generator=generator, device=place.device)
-        weight = torch.log(torch.tensor(s / self.samples, device=place.device))
+        weight = math.log(s / self.samples)
         if self.block == 0:
-            return index, weight.expand(g, 1, 1, self.samples)
+            return index, torch.full((g, 1, 1, self.samples), weight, device=place.device)
         blocks = torch.arange(s // block, device=place.device)[None, :, None, None]
         overlap = (place.gather(1, index) // block)[:, None, None, :] == blocks
         return index, torch.where(overlap, -torch.inf, weight)
