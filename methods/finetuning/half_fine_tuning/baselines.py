@@ -68,7 +68,7 @@ class Lora(FineTuning):
 
     rank: PositiveInt = 16
     """Rank r of the updates."""
-    alpha: PositiveFloat = 32.0
+    alpha: PositiveInt = 32
     """The update is scaled by alpha / r."""
 
     def train(self, model: nn.Module, loss: Objective, number: int, done: Stages) -> None:

@@ -51,7 +51,7 @@ class IntentWork(StagedWork):
     seed: int
     fresh_parameters: tuple[str, ...] = ("head.",)
 
-    def base(self, cache: Path | None, device: str) -> nn.Module:
+    def base(self, cache: Path | None, device: str) -> SentenceClassifier:
         return SentenceClassifier(encoder(), self.classes, self.seed).to(device)
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Shape:
 
     def fresh(self, seed: int) -> nn.Module:
         """A new model with weights from `seed`."""
-        return llama(
+        model: nn.Module = llama(
             self.vocabulary,
             self.hidden,
             self.feed_forward,
@@ -38,6 +39,7 @@ class Shape:
             self.context,
             seed=seed,
         )
+        return model
 
 
 # --- one training step -----------------------------------------------------------------------------
@@ -84,13 +86,13 @@ class StepMethod(Method[StepWork, StepOutput]):
     """Consecutive calls of `run` are consecutive steps: putting the weights back would be timed too."""
 
     def prepare(self, work: StepWork) -> None:
-        self.model = work.shape.fresh(work.seed).to(self.context.device).train()
+        self.model: Any = work.shape.fresh(work.seed).to(self.context.device).train()
         every = sum(p.numel() for p in self.model.parameters())
         during = self.begin(self.model)
         if work.checkpointing:
             # The name that transformers 5 gave it, or the older one.
             name = "activation_checkpointing_enable"
-            enable = getattr(self.model, name, None) or self.model.gradient_checkpointing_enable
+            enable: Any = getattr(self.model, name, None) or self.model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         moving = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
         self.share = moving / every

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from methods.common.language_model import Precision, Schedule, fit, next_token_l
 
 State = dict[str, Tensor]
 Objective = Callable[[int], Tensor]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 # --- what is trained in a stage --------------------------------------------------------------------
@@ -302,7 +303,7 @@ def with_penalty(loss: Objective, penalty: Callable[[], Tensor]) -> Objective:
     return lambda step: loss(step) + penalty()
 
 
-def load_into(model: nn.Module, state: State, device: Any) -> nn.Module:
+def load_into(model: Model, state: State, device: Any) -> Model:
     """`model` with the tensors of a snapshot, on `device`, in evaluation mode."""
     model.load_state_dict(state)
     return model.to(device).eval()

@@ -12,7 +12,7 @@ from harness.errors import BadOutput
 from harness.method import Measurement, Metric, Series, Task, task
 from harness.seeding import derive, rng, torch_generator
 from harness.types import NonNegativeFloat, PositiveFloat, PositiveInt
-from methods.common.language_model import Precision
+from methods.common.language_model import Precision, corpus, split
 from methods.finetuning.half_fine_tuning import intents, texts
 from methods.finetuning.half_fine_tuning.fields import HostRecipe, LlamaShape, PretrainedText
 from methods.finetuning.half_fine_tuning.single import (
@@ -133,7 +133,7 @@ class PreferenceOptimisation(HostRecipe, PretrainedText, Task[texts.PreferenceWo
         if self.base_model:
             raise ValueError("base_model: pairs are cut by bytes, so the model is the byte-level one")
         _, known = self.parts(self.base_text, None)
-        train, held = texts.split(texts.corpus(self.pair_text, self.cap), self.held_out)
+        train, held = split(corpus(self.pair_text, self.cap), self.held_out)
         length, prompt = self.context + 1, self.context // 2
         rows = texts.pairs(train, self.pairs, length, prompt, rng(seed, "pairs"))
         asked = texts.pairs(held, self.questions, length, prompt, rng(seed, "questions"))
@@ -326,7 +326,13 @@ class FineTunedInference(LlamaShape, Task[InferenceWork, InferenceOutput]):
 @task(
     "quadratic-stage",
     metrics=(
-        Metric("held_shift", "", "lower", "Move of held entries, relative to the way to b; largest."),
+        Metric(
+            "held_shift",
+            "",
+            "lower",
+            "Move of held entries, relative to the way to b; largest. Its value is 1 / (1 + 2 lambda).",
+            deterministic=True,
+        ),
         Metric("free_error", "", "lower", "What is left of the way to b elsewhere; largest."),
     ),
 )

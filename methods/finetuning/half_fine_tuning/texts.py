@@ -56,7 +56,8 @@ class BaseModel:
         if self.name:
             model: nn.Module = from_hub(self.name, device=device)[0]
             return model
-        return pretrained(self.recipe, cache=cache, device=device)
+        made: nn.Module = pretrained(self.recipe, cache=cache, device=device)
+        return made
 
     def tokens(self, text: Tensor) -> Tensor:
         """The tokens of a text's bytes: the bytes themselves, or what the model's tokenizer makes of them."""
