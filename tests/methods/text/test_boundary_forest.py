@@ -32,10 +32,12 @@ FOLD = HeldOutSentenceBoundaries(corpus="opinions")
 
 @pytest.mark.parametrize(
     ("character", "value"),
-    zip(
-        "aZéİ7.;”\n \t\u00a0,)—“§$",
-        [1, 26, 27, 9, 0, -1, -1, -1, -2, *[-3] * 3, *[-4] * 4, -5, -5],
-        strict=True,
+    list(
+        zip(
+            "aZéİ7.;”\n \t\u00a0,)—“§$",
+            [1, 26, 27, 9, 0, -1, -1, -1, -2, *[-3] * 3, *[-4] * 4, -5, -5],
+            strict=True,
+        )
     ),
 )
 def test_character_classes(character, value):
