@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness import expression, paper, parameters, suite, yamlfile
@@ -25,6 +25,7 @@ def everything(catalog: Catalog, suites: Iterable[str] = ()) -> list[RequestErro
     errors: list[RequestError] = []
     for name in dict.fromkeys([*catalog.suites, *suites]):
         errors += _collect(lambda name=name: _suite(catalog, name))
+    errors += _collect(lambda: _twice(catalog))
     errors += papers(catalog)
     return list({str(e): e for e in errors}.values())
 
@@ -38,19 +39,31 @@ def papers(catalog: Catalog, slugs: Iterable[str] = ()) -> list[RequestError]:
     return errors
 
 
-def _collect(work: object) -> list[RequestError]:
+def _collect(work: Callable[[], Iterable[RequestError]]) -> list[RequestError]:
     try:
-        found = work()  # type: ignore[operator]
+        return list(work())
     except RequestErrors as error:
         return list(error.errors)
     except RequestError as error:
         return [error]
-    return list(found)
 
 
 def _suite(catalog: Catalog, name: str) -> Iterator[RequestError]:
     for _, key, spec, document in suite.specs(catalog, name):
         yield from _collect(lambda key=key, spec=spec, document=document: _spec(catalog, key, spec, document))
+
+
+def _twice(catalog: Catalog) -> Iterator[RequestError]:
+    """Names of comparisons that two suites use: claims and records refer to a comparison by its name."""
+    seen: dict[str, yamlfile.Document] = {}
+    for path in catalog.suites.values():
+        found, document = suite.load(path)
+        for name in found.comparisons:
+            if name in seen:
+                yield document.error(
+                    f"{seen[name].path} has a comparison of this name too", ("comparisons", name)
+                )
+            seen.setdefault(name, document)
 
 
 def _spec(

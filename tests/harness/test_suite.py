@@ -123,3 +123,15 @@ def test_sizes(number: int, unit: str) -> None:
     power = "BKMG".index(unit[0].upper())
     factor = (1024 if "i" in unit else 1000) ** power
     assert suite.size_in_bytes(f"{number}{unit}") == number * factor
+
+
+def test_two_suites_may_not_use_one_name(tmp_path: Path) -> None:
+    from harness import check
+
+    (tmp_path / "root" / "suites").mkdir(parents=True)
+    text = "title: T\ncomparisons: {same: {task: sorting, methods: [timsort]}}\n"
+    for name in ("a.yaml", "b.yaml"):
+        write(tmp_path / "root" / "suites", text, name)
+    toys = Path(__file__).resolve().parent.parent / "toys"
+    catalog = Catalog([toys, tmp_path / "root"], builtin=False, entry_point_roots=False)
+    assert ["b.yaml:2" in str(e) and "of this name too" in str(e) for e in check.everything(catalog)] == [True]
