@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from harness import expression, paper, parameters, suite, yamlfile
 from harness.catalog import Catalog, Entry
@@ -24,8 +25,8 @@ def everything(catalog: Catalog, suites: Iterable[str] = ()) -> list[RequestErro
     """All that is wrong with all papers and suites; empty when nothing is."""
     errors: list[RequestError] = []
     for name in dict.fromkeys([*catalog.suites, *suites]):
-        errors += _collect(lambda name=name: _suite(catalog, name))
-    errors += _collect(lambda: _twice(catalog))
+        errors += _collect(partial(_suite, catalog, name))
+    errors += _collect(partial(_twice, catalog))
     errors += papers(catalog)
     return list({str(e): e for e in errors}.values())
 
@@ -35,7 +36,7 @@ def papers(catalog: Catalog, slugs: Iterable[str] = ()) -> list[RequestError]:
     labels = _labels(catalog)
     errors: list[RequestError] = []
     for slug in list(slugs) or catalog.papers:
-        errors += _collect(lambda slug=slug: _paper(catalog, slug, labels))
+        errors += _collect(partial(_paper, catalog, slug, labels))
     return errors
 
 
@@ -50,7 +51,7 @@ def _collect(work: Callable[[], Iterable[RequestError]]) -> list[RequestError]:
 
 def _suite(catalog: Catalog, name: str) -> Iterator[RequestError]:
     for _, key, spec, document in suite.specs(catalog, name):
-        yield from _collect(lambda key=key, spec=spec, document=document: _spec(catalog, key, spec, document))
+        yield from _collect(partial(_spec, catalog, key, spec, document))
 
 
 def _twice(catalog: Catalog) -> Iterator[RequestError]:
