@@ -25,9 +25,13 @@ def threads() -> int:
 
 
 def thread_variables(count: int) -> dict[str, str]:
-    """Environment variables that hold numerical libraries to `count` threads."""
+    """Environment variables that hold numerical libraries to `count` threads.
+
+    Threads that wait sleep instead of spinning: on a machine that does anything else, two spinning threads make
+    small operations several times slower, and the figures a matter of luck.
+    """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(names, str(count)), "TOKENIZERS_PARALLELISM": "false"}
+    return {**dict.fromkeys(names, str(count)), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @lru_cache(maxsize=8)
