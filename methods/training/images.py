@@ -100,7 +100,7 @@ class ImagesInMemory(Batches):
     def losses(self, model: nn.Module, step: int) -> Iterator[Tensor]:
         """The same in parts of at most `PART` images, which the processor's caches can hold."""
         batch = self.order[step]
-        for chosen in batch.split(PART):
+        for chosen in torch.split(batch, PART):
             logits = model(self.images.train_images[chosen])
             total = F.cross_entropy(logits.float(), self.images.train_labels[chosen], reduction="sum")
             yield total / len(batch)

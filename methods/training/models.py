@@ -47,7 +47,8 @@ class Block(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width)
         x = x + self.out(attended)
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        changed: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return changed
 
 
 class VisionTransformer(nn.Module):
@@ -90,4 +91,5 @@ class VisionTransformer(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width)."""
         tokens = self.embed(images).flatten(2).transpose(1, 2) + self.positions
-        return self.head(self.norm(self.blocks(tokens)).mean(1))
+        logits: Tensor = self.head(self.norm(self.blocks(tokens)).mean(1))
+        return logits

@@ -108,23 +108,23 @@ def _clip(x: Value, bound: Value) -> Value:
     return np.maximum(np.minimum(x, bound), -bound)
 
 
-def _norm(layout: Layout, x: np.ndarray) -> np.ndarray:
+def _norm(layout: Layout, x: np.ndarray) -> Value:
     return np.sqrt(layout.per_leaf(x * x))
 
 
-def _cosine(layout: Layout, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _cosine(layout: Layout, x: np.ndarray, y: np.ndarray) -> Value:
     return layout.per_leaf(x * y) / (_norm(layout, x) * _norm(layout, y))
 
 
-def _mean(layout: Layout, x: np.ndarray) -> np.ndarray:
+def _mean(layout: Layout, x: np.ndarray) -> Value:
     return layout.per_leaf(x) / np.asarray(layout.sizes, x.dtype)
 
 
-def _std(layout: Layout, x: np.ndarray) -> np.ndarray:
+def _std(layout: Layout, x: np.ndarray) -> Value:
     return np.sqrt(np.maximum(_mean(layout, x * x) - _mean(layout, x) ** 2, 0.0))
 
 
-def _clip_by_global_norm(_: Layout, x: np.ndarray, bound: Value) -> np.ndarray:
+def _clip_by_global_norm(_: Layout, x: np.ndarray, bound: Value) -> Value:
     return x * np.minimum(1.0, bound / np.sqrt(x @ x))
 
 
