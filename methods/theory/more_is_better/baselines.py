@@ -12,7 +12,7 @@ from methods.theory.more_is_better.decays import spectrum_curves
 from methods.theory.more_is_better.kernels import NetworkKernel, network_gram
 from methods.theory.more_is_better.method import RandomFeatureRidge
 from methods.theory.more_is_better.ridge import RidgeBasis
-from methods.theory.more_is_better.tasks import Decays, ExponentWork
+from methods.theory.more_is_better.work import Decays, ExponentWork
 
 
 @method("rf-fixed-ridge", task=("gaussian-ridge", "image-ridge"))

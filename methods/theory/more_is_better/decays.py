@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from methods.theory.more_is_better import samples
-from methods.theory.more_is_better.tasks import Array, Decays, ExponentWork
+from methods.theory.more_is_better.work import Array, Decays, ExponentWork
 
 
 def proxy_curves(train: Tensor, test: Tensor, y: Tensor, y_test: Tensor, sizes: Array) -> tuple[Array, Array]:

@@ -40,7 +40,8 @@ def fully_connected(x: Tensor, other: Tensor, depth: int, kind: NetworkKernel) -
     for _ in range(depth):
         zero, rho_next = arc_cosine.both(rho)
         tangent, rho = rho_next + tangent * zero, rho_next
-    return scale * (rho if kind == "nngp" else tangent)
+    chosen: Tensor = rho if kind == "nngp" else tangent
+    return torch.mul(scale, chosen)
 
 
 def network_gram(train: Tensor, test: Tensor, kernel: NetworkKernel, depth: int) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from methods.theory.more_is_better.regression import RidgeRegression
 from methods.theory.more_is_better.ridge import RidgeBasis
 from methods.theory.more_is_better.risks import Risks
 from methods.theory.more_is_better.samples import RidgeWork, Sample
-from methods.theory.more_is_better.tasks import (
+from methods.theory.more_is_better.work import (
     Decays,
     ExponentWork,
     FittingCurve,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from methods.theory.more_is_better.kernels import network_gram
 from methods.theory.more_is_better.ridge import RidgeBasis
-from methods.theory.more_is_better.tasks import GaussianWork, ImageTrial, ImageWork
+from methods.theory.more_is_better.work import GaussianWork, ImageTrial, ImageWork
 
 RidgeWork = GaussianWork | ImageWork
 

@@ -31,16 +31,8 @@ from methods.theory.more_is_better.method import (
 )
 from methods.theory.more_is_better.ridge import RidgeBasis
 from methods.theory.more_is_better.risks import Risks, figures
-from methods.theory.more_is_better.tasks import (
-    GaussianRidge,
-    ImageRidge,
-    ImageTrial,
-    ImageWork,
-    PowerlawExponents,
-    loglog,
-    ridge_grid,
-    targets,
-)
+from methods.theory.more_is_better.tasks import GaussianRidge, ImageRidge, PowerlawExponents, loglog
+from methods.theory.more_is_better.work import ImageTrial, ImageWork, ridge_grid, targets
 from tests.conftest import needs_data
 
 RIDGES = torch.tensor([1e-3, 0.1, 3.0], dtype=torch.float64)
