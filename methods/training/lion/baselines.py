@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.method import Metric, method
-from harness.types import NonNegativeFloat, PositiveFloat, PositiveInt
+from harness.types import PositiveFloat
 from methods.training.lion.evolution import Scores, random_search
 from methods.training.lion.mutation import Mutator
 from methods.training.lion.search import ProgramSearch
@@ -25,14 +25,6 @@ from methods.training.lion.search import ProgramSearch
 class ProgramRandomSearch(ProgramSearch):
     """Random chains of mutations of AdamW without selection; validated and simplified as in evolution."""
 
-    candidates: PositiveInt = 2000
-    """Programs whose score is asked for."""
-    longest: PositiveInt = 30
-    """Statements of a program at most."""
-    finalists: PositiveInt = 20
-    """Programs that enter meta-validation, if so many beat the start on the cheap proxy."""
-    tolerance: NonNegativeFloat = 0.0
-    """Loss in nats on the last stage that simplification may cost."""
     depth: PositiveFloat = 4.0
     """Mean number of mutations between AdamW and a candidate; at least 1."""
 

@@ -73,14 +73,6 @@ class LionTraining(OptimizerMethod):
 class ProgramEvolution(ProgramSearch):
     """Regularised evolution of optimizer programs from AdamW, with restarts (the search that found Lion)."""
 
-    candidates: PositiveInt = 2000
-    """Programs whose score is asked for."""
-    longest: PositiveInt = 30
-    """Statements of a program at most."""
-    finalists: PositiveInt = 20
-    """Programs that enter meta-validation, if so many beat the start on the cheap proxy."""
-    tolerance: NonNegativeFloat = 0.0
-    """Loss in nats on the last stage that simplification may cost."""
     population: PositiveInt = 25
     """Programs alive at a time; the oldest one dies when a child is born."""
     tournament: PositiveInt = 5

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.method import Measurement, Method, as_measurement
+from harness.types import NonNegativeFloat, PositiveInt
 from methods.training.lion.evolution import Scores, funnel, simplify
 from methods.training.lion.mutation import Mutator
 from methods.training.lion.programs import Program
@@ -54,9 +55,14 @@ class Found:
 class ProgramSearch(Method[Search, Found]):
     """A search: a subclass says how candidates come about."""
 
-    longest: int
-    finalists: int
-    tolerance: float
+    candidates: PositiveInt = 2000
+    """Programs whose score is asked for."""
+    longest: PositiveInt = 30
+    """Statements of a program at most."""
+    finalists: PositiveInt = 20
+    """Programs that enter meta-validation, if so many beat the start on the cheap proxy."""
+    tolerance: NonNegativeFloat = 0.0
+    """Loss in nats on the last stage that simplification may cost."""
 
     @abstractmethod
     def candidates_of(self, scores: Scores, mutate: Mutator, random: np.random.Generator) -> None:
