@@ -22,6 +22,7 @@ def run(
     profile: str | Sequence[str] = "cpu",
     papers: Sequence[str] = (),
     tags: Sequence[str] = (),
+    comparisons: Sequence[str] = (),
     methods: Sequence[str | Path] = (),
     store: str | Path | None = None,
     fresh: bool = False,
@@ -35,6 +36,7 @@ def run(
         profile: one profile or several.
         papers: only comparisons of these papers.
         tags: only comparisons with one of these tags.
+        comparisons: only comparisons of these names.
         methods: folders with further papers and methods.
         store: an SQLite file or an SQLAlchemy URL; default as on the command line.
         fresh: measure again what is stored.
@@ -52,9 +54,9 @@ def run(
     catalog = _catalog(methods)
     names = [suites] if isinstance(suites, str) else list(suites)
     places = [profile] if isinstance(profile, str) else list(profile)
-    comparisons = running.planned(catalog, names, places, papers, tags)
+    chosen = running.planned(catalog, names, places, papers, tags, comparisons)
     display: Progress = running.Display() if progress else Progress()
-    return runner.run(catalog, comparisons, Store(store), fresh=fresh, retry=retry, progress=display)
+    return runner.run(catalog, chosen, Store(store), fresh=fresh, retry=retry, progress=display)
 
 
 def records(

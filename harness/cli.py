@@ -108,6 +108,10 @@ def run(
     tags: Annotated[
         list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
+    ] = None,
     profiles: Profiles = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is stored.")] = False,
     retry: Annotated[
@@ -136,6 +140,7 @@ def run(
         store=store,
         papers=papers or [],
         tags=tags or [],
+        only=only or [],
         profiles=profiles or ["cpu"],
         fresh=fresh,
         retry=retry,

@@ -32,6 +32,7 @@ def main(
     store: str | None,
     papers: Sequence[str],
     tags: Sequence[str],
+    only: Sequence[str],
     profiles: Sequence[str],
     fresh: bool,
     retry: bool,
@@ -41,7 +42,7 @@ def main(
     as_json: bool,
 ) -> int:
     """Run suites and print what came of them. Returns the exit code."""
-    comparisons = planned(catalog, suites, profiles, papers, tags)
+    comparisons = planned(catalog, suites, profiles, papers, tags, only)
     served = sorted({c.paper for c in comparisons if c.paper})
     if dry_run:
         _dry_run(catalog, comparisons, Store(store), as_json)
@@ -89,6 +90,7 @@ def planned(
     profiles: Sequence[str],
     papers: Sequence[str] = (),
     tags: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> list[suite.Comparison]:
     """The comparisons of suites on profiles, with the papers they serve checked as well.
 
@@ -98,7 +100,7 @@ def planned(
     comparisons: list[suite.Comparison] = []
     for name in profiles:
         profile.get(name)
-        comparisons += suite.expand(catalog, suites, name, papers=papers, tags=tags)
+        comparisons += suite.expand(catalog, suites, name, papers=papers, tags=tags, only=only)
     served = sorted({c.paper for c in comparisons if c.paper})
     if served and (errors := check.papers(catalog, served)):
         raise RequestErrors(errors)

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 
 from harness import parameters, yamlfile
 from harness.catalog import Catalog
-from harness.errors import RequestError, RequestErrors
+from harness.errors import RequestError, RequestErrors, nearest
 from harness.paper import ProfileName, Slug, Text
 
 FIRST_SEED = 1000
@@ -206,6 +206,7 @@ def expand(
     *,
     papers: Sequence[str] = (),
     tags: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> list[Comparison]:
     """The comparisons of suites on a profile, in the order of the files, without duplicates.
 
@@ -215,6 +216,7 @@ def expand(
         profile: name of the profile.
         papers: only comparisons of these papers; empty for all.
         tags: only comparisons with one of these tags; empty for all.
+        only: only comparisons of these names; empty for all.
 
     Raises:
         RequestErrors: everything that is wrong with the suites, with file and line.
@@ -223,8 +225,12 @@ def expand(
         catalog.paper(slug)
     found: dict[tuple[Any, ...], Comparison] = {}
     errors: list[RequestError] = []
+    there_are: set[str] = set()
     for name in names:
         for source, key, spec, document in specs(catalog, name):
+            there_are.add(key)
+            if only and key not in only:
+                continue
             if papers and spec.paper not in papers:
                 continue
             if tags and not set(tags) & set(spec.tags):
@@ -240,6 +246,9 @@ def expand(
             for comparison in _comparisons(catalog, source, key, there, profile):
                 identity = (comparison.name, comparison.seed, repr(sorted(comparison.parameters.items())))
                 found.setdefault(identity, comparison)
+    for name in only:
+        if name not in there_are:
+            errors.append(RequestError(f"the suite has no comparison '{name}'", hint=nearest(name, there_are)))
     if errors:
         raise RequestErrors(errors)
     return list(found.values())

@@ -75,6 +75,9 @@ def test_filters(toys: Catalog) -> None:
         "sorting-growth",
         "training",
     }
+    assert {c.name for c in suite.expand(toys, ["toys"], "cpu", only=["faults"])} == {"faults"}
+    with pytest.raises(RequestErrors, match="did you mean 'faults'"):
+        suite.expand(toys, ["toys"], "cpu", only=["fault"])
     with pytest.raises(RequestError, match="no paper 'timsrot'"):
         suite.expand(toys, ["toys"], "cpu", papers=["timsrot"])
 
