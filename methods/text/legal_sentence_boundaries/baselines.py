@@ -141,7 +141,7 @@ class CharBoundary(Method[Texts, list[Sentences]]):
     runtime: Literal["scikit-learn", "onnx"] = "scikit-learn"
     """What computes the forest; the paper's figures are from ONNX."""
     returns: Literal["strings", "spans"] = "strings"
-    """Which function splits: the one that returns sentences, as in the paper's evaluation, which then moves single
+    """Which function splits: the one that returns sentences, as in the paper's evaluation, which then moves lone
     quotation marks so that some sentences are no longer found in the text; or the one that returns offsets."""
     trim: bool = False
     """Whether the white space at the ends of sentences is stripped, as releases of the paper's time did
