@@ -31,7 +31,7 @@ class Grammar(ABC):
         """The tokens after which `prefix` can still be completed, as text: sorted ids, int64, shape (admitted,).
 
         The end of sequence is among them where the prefix is in the language. Empty when the prefix
-        cannot be completed.
+        cannot be completed. Prefixes may share one array, which the caller must not write to.
         """
 
     def accepts(self, tokens: Sequence[int]) -> bool:
@@ -105,6 +105,7 @@ class ContextFree(Grammar):
             raise ValueError(f"llguidance cannot read the grammar: {self._matcher.get_error()}")
         self._start = self._matcher.deep_copy()
         self._at: list[int] = []
+        self._masks: dict[bytes, IntArray] = {}
 
     def _move(self, prefix: Sequence[int]) -> bool:
         """Bring the matcher to `prefix`, onwards from where it is or else from the start.
@@ -124,9 +125,12 @@ class ContextFree(Grammar):
         """See `Grammar.admitted`; the mask of llguidance."""
         if self.vocabulary.eos in prefix or not self._move(prefix):
             return np.empty(0, np.int64)
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        mask = np.unpackbits(bits, count=len(self.vocabulary), bitorder="little")
-        tokens = np.flatnonzero(mask.view(bool))
+        bits = self._matcher.compute_bitmask()
+        tokens = self._masks.get(bits)
+        if tokens is None:
+            # Few masks are distinct, and a mask of free text holds most of the vocabulary: prefixes share them.
+            flags = np.unpackbits(np.frombuffer(bits, np.uint8), count=len(self.vocabulary), bitorder="little")
+            tokens = self._masks[bits] = np.flatnonzero(flags.view(bool))
         if self._matcher.is_error():
             raise RuntimeError(f"llguidance: {self._matcher.get_error()}")
         return tokens

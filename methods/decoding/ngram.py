@@ -228,7 +228,7 @@ def source_ngram(
         model = Ngram.fit(encoded, vocabulary, order)
         arrays = {f"{name}{k}": getattr(c, name) for k, c in enumerate(model.counts) for name in names}
         with open(path, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **arrays)
 
     recipe = {"order": order, "entries": entries, "lines": _digest(lines), "bpe": _digest(source_lines())}
     with np.load(store.artefact("source-ngram", recipe, count, directory), allow_pickle=False) as arrays:

@@ -264,7 +264,6 @@ class SourceStringSampling(Task[OpenProblem, Samples]):
             with open(path, "wb") as file:
                 np.savez(
                     file,
-                    allow_pickle=False,
                     tokens=np.array([token for string in strings for token in string], np.int64),
                     lengths=np.array([len(string) for string in strings], np.int64),
                     log_p=np.array([logs[string] for string in strings]),

@@ -93,11 +93,13 @@ class Trie(PrefixTree):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays: 24 for each admitted token of each visited prefix."""
-        if self.root is None:
-            return 0
-        nodes = [node for node in self.root if isinstance(node, FutureNode)]
-        return sum(node.tokens.nbytes + node.log_p.nbytes + node.log_c.nbytes for node in nodes)
+        """Bytes of the arrays: 16 for each admitted token of each visited prefix, and 8 for its id.
+
+        Prefixes after which the grammar admits the same tokens share the array of ids, which counts once.
+        """
+        nodes = [node for node in self.root or () if isinstance(node, FutureNode)]
+        ids = {id(node.tokens): node.tokens.nbytes for node in nodes}
+        return sum(ids.values()) + sum(node.log_p.nbytes + node.log_c.nbytes for node in nodes)
 
     def save(self, path: Path) -> None:
         """Write the trie to a NumPy archive."""
@@ -113,7 +115,6 @@ class Trie(PrefixTree):
         with open(path, "wb") as file:
             np.savez(
                 file,
-                allow_pickle=False,
                 parents=np.array(parents, np.int64),
                 positions=np.array(positions, np.int64),
                 sizes=np.array([len(node.tokens) for node in nodes], np.int64),
