@@ -27,6 +27,7 @@ def everything(catalog: Catalog, suites: Iterable[str] = ()) -> list[RequestErro
     for name in dict.fromkeys([*catalog.suites, *suites]):
         errors += _collect(partial(_suite, catalog, name))
     errors += _collect(partial(_twice, catalog))
+    errors += _collect(partial(_metric_names, catalog))
     errors += papers(catalog)
     return list({str(e): e for e in errors}.values())
 
@@ -65,6 +66,20 @@ def _twice(catalog: Catalog) -> Iterator[RequestError]:
                     f"{seen[name].path} has a comparison of this name too", ("comparisons", name)
                 )
             seen.setdefault(name, document)
+
+
+def _metric_names(catalog: Catalog) -> Iterator[RequestError]:
+    """Metrics that a quantity could not name, because a function or a figure of the instrument has the name."""
+    for entry in (*catalog.tasks.values(), *catalog.methods.values()):
+        for metric in entry.metrics:
+            if metric.name in (*expression.FUNCTIONS, *INSTRUMENT_METRICS) or not metric.name.isidentifier():
+                yield RequestError(
+                    f"the metric '{metric.name}' of '{entry.name}' cannot be named so in a claim",
+                    file=entry.source.file,
+                    line=entry.source.line,
+                    hint="choose a Python identifier that is neither a function of quantities nor a figure"
+                    " of the instrument",
+                )
 
 
 def _spec(

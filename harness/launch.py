@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -48,12 +48,20 @@ class Nursery:
 
     Args:
         preload: modules that are imported once for all workers.
+        packages: folders to import as packages, by name.
+        modules: modules of the methods to come, imported once as well where that works.
         variables: environment variables set for all workers, on top of this process's.
         python: the interpreter.
     """
 
     def __init__(
-        self, preload: Sequence[str] = (), variables: dict[str, str] | None = None, python: str = sys.executable
+        self,
+        preload: Sequence[str] = (),
+        *,
+        packages: Mapping[str, Path] | None = None,
+        modules: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="harness-")
         path = os.path.join(self._folder.name, "runner")
@@ -70,7 +78,11 @@ class Nursery:
             "PYTHONPATH": os.pathsep.join([home, known] if known else [home]),
         }
         self._process = subprocess.Popen(
-            [python, "-P", "-m", "harness.worker", "--socket", path, "--preload", *preload],
+            [
+                *(python, "-P", "-m", "harness.worker", "--socket", path, "--preload", *preload),
+                *("--packages", json.dumps({name: str(folder) for name, folder in (packages or {}).items()})),
+                *("--modules", *modules),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -16,13 +16,21 @@ from typing import Any
 from harness import environment, profile
 from harness.cache import default_directory
 from harness.catalog import Catalog, MethodEntry
+from harness.errors import HarnessError
 from harness.launch import Failed, Nursery
 from harness.measure import clock, sampling
 from harness.record import Latency, Memory, Record, SeriesRecord, Status, key_of
 from harness.store import Store
 from harness.suite import Comparison, Contestant
 
-PRELOAD = ("torch", "numpy", "harness.method", "harness.measure.clock", "harness.measure.memory")
+PRELOAD = (
+    "torch",
+    "torch._dynamo",
+    "numpy",
+    "harness.method",
+    "harness.measure.clock",
+    "harness.measure.memory",
+)
 
 
 @dataclass(frozen=True)
@@ -140,8 +148,7 @@ def run(
                 record = _record(step, "skipped", reason=reason)
             else:
                 if nursery is None:
-                    variables = environment.thread_variables(environment.threads())
-                    nursery = Nursery(PRELOAD, variables)
+                    nursery = start_nursery(catalog, todo)
                 record = measure(catalog, step, nursery, progress)
             store.add(record)
             summary.records.append(record)
@@ -151,6 +158,28 @@ def run(
         if nursery is not None:
             nursery.close()
     return summary
+
+
+def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
+    """A nursery that has imported the modules of `steps`.
+
+    Importing a framework takes seconds; done once, it is paid once and not with every method. A module that takes
+    the nursery down with it is left to the process of the method that needs it.
+    """
+    variables = {
+        **environment.thread_variables(environment.threads()),
+        # Asking whether there is a GPU must not start CUDA here, or no child could.
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    }
+    modules: dict[str, None] = {}
+    for step in steps:
+        task, method = catalog.task(step.comparison.task), catalog.method(step.contestant.method)
+        modules |= dict.fromkeys((task.source.module, method.source.module))
+    packages = catalog.modules()
+    try:
+        return Nursery(PRELOAD, packages=packages, modules=list(modules), variables=variables)
+    except HarnessError:
+        return Nursery(PRELOAD, packages=packages, variables=variables)
 
 
 def measure(catalog: Catalog, step: Step, nursery: Nursery, progress: Progress) -> Record:

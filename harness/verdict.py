@@ -193,9 +193,9 @@ def _conditions(
         selection = rule.selection(condition)
         records = select(by_place.get((place, selection.task), []), selection)
         if not records:
-            raise expression.NotMeasured(
-                f"no record of the task '{selection.task}'{_where(selection)} on {place}"
-            )
+            names = " or ".join(selection.comparisons)
+            what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
+            raise expression.NotMeasured(f"not run: {what}{_where(selection)} on {place}")
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
         decided.append(_judge(condition, estimate, claim))
         keys |= dict.fromkeys(estimate.keys)

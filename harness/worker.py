@@ -1,6 +1,6 @@
 """One process, one method: load, prepare, run on request, measure.
 
-``python -m harness.worker`` is a nursery: it imports what every method needs once and forks a child per
+``python -m harness.worker`` is a nursery: it imports once what the methods of a run need and forks a child per
 method, so that a fresh process costs milliseconds instead of the seconds that importing torch takes. A child talks
 to the runner over a socket in lines of JSON; nothing is unpickled on either side. It leads its own process group, so
 that it can be ended with everything it started.
@@ -22,7 +22,6 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -251,9 +250,14 @@ def _child(path: str, token: str) -> None:
 # -- the nursery ------------------------------------------------------------------------------------------
 
 
-def _nursery(path: str, preload: list[str]) -> int:
+def _nursery(path: str, preload: list[str], packages: dict[str, Path], modules: list[str]) -> int:
     for name in preload:
         importlib.import_module(name)
+    install_packages(packages)
+    for name in modules:
+        # A module that cannot be imported fails where it is used, in the child of the method that needs it.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
     _die_with_parent()
     children: dict[int, str] = {}
     read_end, write_end = os.pipe()
@@ -330,10 +334,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry of ``python -m harness.worker``; started by the runner, not by hand."""
     parser = argparse.ArgumentParser(prog="python -m harness.worker", description=main.__doc__)
     parser.add_argument("--socket", required=True)
-    parser.add_argument("--preload", nargs="*", default=[])
+    parser.add_argument("--preload", nargs="*", default=[], help="modules that every method needs")
+    parser.add_argument("--packages", default="{}", help="JSON: folders to import as packages, by name")
+    parser.add_argument("--modules", nargs="*", default=[], help="modules of the methods to come")
     options = parser.parse_args(arguments)
-    time.strptime("2000", "%Y")  # a lazy import that must not happen in two threads of a child
-    return _nursery(options.socket, options.preload)
+    packages = {name: Path(folder) for name, folder in json.loads(options.packages).items()}
+    return _nursery(options.socket, options.preload, packages, options.modules)
 
 
 if __name__ == "__main__":
