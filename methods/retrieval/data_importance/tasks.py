@@ -303,7 +303,7 @@ class PlantedWork:
 @task(
     "source-quality",
     repeats="once",
-    metrics=(Metric("rank_correlation", doc="Spearman's, of the importance and the planted quality."),),
+    metrics=(Metric("spearman", doc="Spearman's, of the importance and the planted quality."),),
 )
 class SourceQuality(Task[PlantedWork, Array]):
     """Tell good sources from bad ones by their answers: an importance for each, float64[S].
@@ -343,4 +343,4 @@ class SourceQuality(Task[PlantedWork, Array]):
         ranks = rankdata(output) - (self.sources + 1) / 2
         planted = rankdata(work.quality) - (self.sources + 1) / 2
         norm = float(np.sqrt((ranks @ ranks) * (planted @ planted)))
-        return {"rank_correlation": float(ranks @ planted) / norm if norm > 0 else 0.0}
+        return {"spearman": float(ranks @ planted) / norm if norm > 0 else 0.0}
