@@ -248,22 +248,17 @@ class Display(runner.Progress):
             self._bars.stop()
 
     def _estimate(self) -> str:
-        """What is left, from what the same methods took so far; silent while too little is known."""
+        """What is left, from what the same methods took so far; a guess while most kinds have not run yet."""
         left = self._todo[self._done :]
-        known = [s for s in left if _kind(s) in self._seconds]
-        if not self._seconds or len(known) * 2 < len(left):
+        if not left or not self._seconds:
             return f"{len(left)} left" if left else ""
-        everything = [s for each in self._seconds.values() for s in each]
-        typical = sum(everything) / len(everything)
-        seconds = sum(
-            sum(self._seconds[_kind(s)]) / len(self._seconds[_kind(s)])
-            if _kind(s) in self._seconds
-            else typical
-            for s in left
-        )
-        if seconds < 90:
-            return f"about {seconds:.0f} s left"
-        return f"about {seconds / 60:.0f} min left"
+        means = {kind: sum(taken) / len(taken) for kind, taken in self._seconds.items()}
+        # Kinds, not runs, stand for what has not run yet: a hundred quick runs say little about a training.
+        typical = sum(means.values()) / len(means)
+        seconds = sum(means.get(_kind(step), typical) for step in left)
+        known = sum(_kind(step) in means for step in left)
+        about = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+        return f"about {about} left" if known * 2 >= len(left) else f"{len(left)} left, perhaps {about}"
 
 
 def _kind(step: Step) -> str:

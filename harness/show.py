@@ -82,7 +82,7 @@ def _claim(claim: Claim, verdicts: Sequence[Verdict]) -> None:
 
 
 def claims_table(catalog: Catalog, verdicts: Sequence[Verdict]) -> None:
-    """Print verdicts as a table, and how many there are of each."""
+    """Print verdicts: what was measured as a table, what was not by its reason, and how many there are of each."""
     from rich.markup import escape
 
     out = console()
@@ -90,26 +90,35 @@ def claims_table(catalog: Catalog, verdicts: Sequence[Verdict]) -> None:
         out.print("no claims")
         return
     several = len({v.profile for v in verdicts}) > 1
+    described = {slug: _claims(catalog, slug) for slug in {v.paper for v in verdicts}}
     columns = ["paper", "claim", *(["profile"] if several else []), "claimed", "measured", "verdict", "why"]
     made = table("claims", columns)
-    for name in columns:
-        made.columns[columns.index(name)].no_wrap = name in ("verdict",)
-    described = {slug: _claims(catalog, slug) for slug in {v.paper for v in verdicts}}
+    made.columns[columns.index("verdict")].no_wrap = True
     last = None
     for v in verdicts:
-        claimed = described[v.paper][v.claim].claimed
-        cells = [
+        if v.outcome == "not measured":
+            continue
+        made.add_row(
             escape(v.paper) if v.paper != last else "",
             escape(v.claim),
             *([v.profile] if several else []),
-            escape(claimed.text),
+            escape(described[v.paper][v.claim].claimed.text),
             escape(str(v.figure)) if v.figure else "",
             styled(v.outcome),
             escape(_short(v)),
-        ]
-        made.add_row(*cells)
+        )
         last = v.paper
-    out.print(made)
+    if made.row_count:
+        out.print(made)
+    missing: dict[str, list[Verdict]] = {}
+    for v in verdicts:
+        if v.outcome == "not measured":
+            missing.setdefault(f"{v.profile}: {v.reason}" if several else v.reason, []).append(v)
+    if missing:
+        listed = table("not measured", ["why", "claims"])
+        for reason, found in sorted(missing.items(), key=lambda kv: -len(kv[1])):
+            listed.add_row(escape(reason), escape(", ".join(v.claim for v in found)))
+        out.print(listed)
     out.print(summary(verdicts))
 
 

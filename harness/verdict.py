@@ -41,7 +41,7 @@ class Figure(_Model):
 
     def __str__(self) -> str:
         text = f"{self.value:.4g}"
-        if self.low is not None and self.high is not None:
+        if self.low is not None and self.high is not None and self.low < self.high:
             text += f" [{self.low:.4g}, {self.high:.4g}]"
         return f"{text} {self.unit}".strip()
 
@@ -195,7 +195,7 @@ def _conditions(
         if not records:
             names = " or ".join(selection.comparisons)
             what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
-            raise expression.NotMeasured(f"not run: {what}{_where(selection)} on {place}")
+            raise expression.NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
         decided.append(_judge(condition, estimate, claim))
         keys |= dict.fromkeys(estimate.keys)
