@@ -335,9 +335,7 @@ def test_terms_count_tables_and_subsets() -> None:
 
 
 def test_learned_importance_ranks_planted_quality() -> None:
-    found = [
-        run_once(LearnedImportance(), SourceQuality(), seed=s).metrics["spearman"] for s in (1, 2, 3)
-    ]
+    found = [run_once(LearnedImportance(), SourceQuality(), seed=s).metrics["spearman"] for s in (1, 2, 3)]
     assert min(found) >= 0.6
 
 
