@@ -68,6 +68,10 @@ class MissingModel(Unavailable):
     """Pretrained weights cannot be loaded."""
 
 
+class NotMeasured(HarnessError):
+    """The records that a quantity needs are not there; the message says which."""
+
+
 class BadOutput(HarnessError):
     """A method returned something that its task cannot score; the record fails with this reason."""
 

@@ -253,8 +253,8 @@ class Display(runner.Progress):
         if not left or not self._seconds:
             return f"{len(left)} left" if left else ""
         means = {kind: sum(taken) / len(taken) for kind, taken in self._seconds.items()}
-        # Kinds, not runs, stand for what has not run yet: a hundred quick runs say little about a training.
-        typical = sum(means.values()) / len(means)
+        everything = [seconds for taken in self._seconds.values() for seconds in taken]
+        typical = sum(everything) / len(everything)
         seconds = sum(means.get(_kind(step), typical) for step in left)
         known = sum(_kind(step) in means for step in left)
         about = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

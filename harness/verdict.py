@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness import expression, paper, profile
+from harness import evaluation, expression, paper, profile
 from harness.catalog import Catalog
-from harness.errors import RequestError
+from harness.errors import NotMeasured, RequestError
 from harness.paper import Claim, Condition, Paper, Rule
 from harness.record import INSTRUMENT_METRICS, Record
 
@@ -160,7 +160,7 @@ def _decide(
     for kind, rule in here:
         try:
             decided, keys, records = _conditions(catalog, claim, rule, place, by_place)
-        except expression.NotMeasured as missing:
+        except NotMeasured as missing:
             reasons.append(str(missing))
             continue
         emulated = any(r.emulated for r in records)
@@ -195,7 +195,7 @@ def _conditions(
         if not records:
             names = " or ".join(selection.comparisons)
             what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
-            raise expression.NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
+            raise NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
         decided.append(_judge(condition, estimate, claim))
         keys |= dict.fromkeys(estimate.keys)
@@ -205,13 +205,13 @@ def _conditions(
 
 def _estimate(
     catalog: Catalog, quantity: str, records: Sequence[Record], task: str, logarithmic: bool
-) -> expression.Estimate:
+) -> evaluation.Estimate:
     names = Names(catalog, task, {r.method for r in records})
-    evaluator = expression.Evaluator(records, deterministic=names.deterministic, better=names.better)
+    evaluator = evaluation.Evaluator(records, deterministic=names.deterministic, better=names.better)
     return evaluator.evaluate(expression.parse(quantity), logarithmic=logarithmic)
 
 
-def _judge(condition: Condition, estimate: expression.Estimate, claim: Claim) -> Decided:
+def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) -> Decided:
     low, high = condition.bounds
     unit = condition.unit if condition.unit is not None else claim.claimed.unit
     figure = Figure(
@@ -268,7 +268,7 @@ def _controls(
     for name, quantity in rule.controls.items():
         try:
             estimate = _estimate(catalog, quantity, records, rule.on.task, False)
-        except expression.NotMeasured as missing:
+        except NotMeasured as missing:
             found[name] = f"not measured: {missing}"
             continue
         found[name] = Figure(

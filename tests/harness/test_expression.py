@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness import expression
-from harness.errors import RequestError
-from harness.expression import Evaluator, NotMeasured
+from harness.errors import NotMeasured, RequestError
+from harness.evaluation import Estimate, Evaluator
 from harness.record import Latency, Record
 
 
@@ -37,7 +37,7 @@ def record(label: str, seed: int = 1000, samples: list[float] | None = None, **v
     )
 
 
-def value(text: str, records: list[Record], **options: Callable[[str], object]) -> expression.Estimate:
+def value(text: str, records: list[Record], **options: Callable[[str], object]) -> Estimate:
     return Evaluator(records, **options).evaluate(expression.parse(text))  # type: ignore[arg-type]
 
 
@@ -199,6 +199,13 @@ def test_a_failed_method_gives_its_reason() -> None:
     "text",
     [
         "__import__('os').system('ls')",
+        'slope(x("a"))',
+        'slope(x("a"), "n", first=3)',
+        'slope(x("a"), n)',
+        'nearest(x("a"), by=y("a"))',
+        'rank_correlation(x("a"), "n")',
+        "max()",
+        'log(x("a"), 2)',
         "x.y",
         "(lambda: 1)()",
         "[1, 2]",

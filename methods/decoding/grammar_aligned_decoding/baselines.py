@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from harness.method import Method, method
@@ -12,9 +13,9 @@ from methods.decoding.sampling import Samples, enumerate_language
 class Generator(Method[GenerationProblem, Generated]):
     """What the arms of `grammar-generation` share: loading, sampling and the exact target."""
 
+    @abstractmethod
     def processor(self) -> Any:
         """A fresh `GrammarProcessor` for one run."""
-        raise NotImplementedError
 
     def prepare(self, work: GenerationProblem) -> None:
         """Load the model and build the grammar over its tokens.

@@ -1,0 +1,286 @@
+"""Evaluates quantities over records, with every value carried as bootstrap replicates.
+
+A value is an `xarray.DataArray` whose dimension ``replicate`` holds the estimate (replicate 0) and its bootstrap
+replicates, and whose other dimensions are the parameters that are still open. ``docs/verdicts.md`` explains the interval.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness import functions
+from harness.errors import NotMeasured, RequestError
+from harness.expression import BINARY, COMPARE, FUNCTIONS, Expression, Reference, called, reference_of
+from harness.functions import REPLICATE, SEED, hashable, same
+from harness.record import Record
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+REPLICATES = 1000
+_SAMPLED = ("latency", "throughput")
+
+
+@dataclass
+class Estimate:
+    """A quantity with its interval.
+
+    Attributes:
+        value: the estimate.
+        low, high: ends of the 95 % interval; None when the records give none.
+        seeds: how many seeds it rests on.
+        samples: how many latency samples, over all records; 0 when no latency is involved.
+        keys: the records behind it.
+        why: why there is no interval.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+    samples: int
+    keys: list[str] = field(default_factory=list)
+    why: str | None = None
+
+
+class Evaluator:
+    """Evaluates expressions over the records of one selection on one profile.
+
+    Args:
+        records: the records that match the selection, of any status.
+        deterministic: whether the metric of a label is declared deterministic.
+        better: "higher", "lower" or "neither" for a metric.
+        seed: seed of the bootstrap, so that a verdict is the same each time it is computed.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        *,
+        deterministic: Callable[[str], bool] = lambda metric: False,
+        better: Callable[[str], str] = lambda metric: "neither",
+        seed: int = 0,
+    ) -> None:
+        self._records = records
+        self._deterministic = deterministic
+        self._better = better
+        self._bootstrap_seed = seed
+        self._used: dict[str, Record] = {}
+        self._needs_interval: set[str] = set()
+        self._seed_counts: list[int] = []
+        self._samples = 0
+
+    def evaluate(self, expression: Expression, *, logarithmic: bool = False) -> Estimate:
+        """The quantity and its 95 % interval.
+
+        Args:
+            expression: what to compute.
+            logarithmic: form the interval on the logarithm, for ratios.
+
+        Raises:
+            NotMeasured: records are missing, or a parameter is left open.
+        """
+        import numpy as np
+        import xarray as xr
+
+        self._used, self._needs_interval, self._seed_counts, self._samples = {}, set(), [], 0
+        labels = {reference.label for reference in expression.references}
+        self._seeds = sorted({r.seed for r in self._records if r.status == "ok" and r.label in labels})
+        self._rng = np.random.default_rng(self._bootstrap_seed)
+        count = max(len(self._seeds), 1)
+        # One draw of seeds for the whole expression: methods that ran on the same seeds stay paired.
+        self._draws = self._rng.integers(0, count, size=(REPLICATES + 1, count))
+        self._draws[0] = np.arange(count)
+        with warnings.catch_warnings(), np.errstate(all="ignore"), _exact_alignment():
+            warnings.simplefilter("ignore", RuntimeWarning)  # means over absent grid points are NaN on purpose
+            try:
+                result = self._value(expression.tree)
+            except xr.AlignmentError as error:
+                raise NotMeasured("its parts were measured at different points of the grid") from error
+            if not hasattr(result, "dims"):
+                result = self._constant(float(result))
+            left = [str(d) for d in result.dims if d != REPLICATE]
+            if left:
+                open_points = {d: [functions.plain(v) for v in result[d].values] for d in left}
+                raise NotMeasured(
+                    "the quantity leaves open "
+                    + "; ".join(f"{d} (measured at {', '.join(map(str, v))})" for d, v in open_points.items())
+                )
+            replicates = np.asarray(result.values, dtype=float)
+        return self._estimate(replicates, logarithmic)
+
+    def _estimate(self, replicates: Any, logarithmic: bool) -> Estimate:
+        import numpy as np
+        from scipy import stats
+
+        value = float(replicates[0])
+        if not math.isfinite(value):
+            raise NotMeasured("records are missing for a part of the grid that the quantity needs")
+        seeds = min(self._seed_counts, default=0)
+        keys = list(self._used)
+        draws = replicates[1:]
+        draws = draws[np.isfinite(draws)]
+        if seeds == 1 and self._needs_interval:
+            names = ", ".join(sorted(self._needs_interval))
+            why = f"one seed says nothing about the spread of {names}; measure at least two"
+            return Estimate(value, None, None, seeds, self._samples, keys, why)
+        if draws.size < REPLICATES // 2:
+            why = "too few bootstrap replicates are finite"
+            return Estimate(value, None, None, seeds, self._samples, keys, why)
+        log = logarithmic and value > 0 and bool((draws > 0).all())
+        centre, spread = (math.log(value), np.log(draws)) if log else (value, draws)
+        if seeds >= 2 and self._seed_counts:
+            # With few seeds the percentiles of a bootstrap are too narrow. The bootstrap's standard error,
+            # corrected for its bias, with Student's t gives back the classical interval for a mean.
+            error = float(np.std(spread)) * math.sqrt(seeds / (seeds - 1))
+            half = float(stats.t.ppf(0.975, seeds - 1)) * error
+            low, high = centre - half, centre + half
+        else:
+            low, high = (float(q) for q in np.percentile(spread, [2.5, 97.5]))
+            low, high = min(low, centre), max(high, centre)
+        if log:
+            low, high = math.exp(low), math.exp(high)
+        return Estimate(value, low, high, seeds, self._samples, keys)
+
+    # -- values -----------------------------------------------------------------------------------------
+
+    def _constant(self, value: float) -> xr.DataArray:
+        import numpy as np
+        import xarray as xr
+
+        return xr.DataArray(np.full(REPLICATES + 1, value), dims=[REPLICATE])
+
+    def _value(self, node: ast.expr) -> Any:
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -self._value(operand)
+            case ast.UnaryOp(operand=operand):
+                return self._value(operand)
+            case ast.BinOp(left=left, op=op, right=right):
+                return BINARY[type(op)](self._value(left), self._value(right))
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return COMPARE[type(op)](self._value(left), self._value(right))
+            case ast.Call():
+                name = called(node)
+                if name not in FUNCTIONS:
+                    return self._metric(reference_of(node))
+                arguments = [self._value(a) for a in node.args]
+                keywords = {str(k.arg): self._value(k.value) for k in node.keywords}
+                better = None
+                if name in ("best", "argbest"):
+                    better = self._direction(node)
+                return functions.call(name, arguments, keywords, better, ast.unparse(node))
+        raise RequestError(f"'{ast.unparse(node)}' is not part of the language of quantities")
+
+    def _direction(self, node: ast.Call) -> str:
+        inner = node.args[0] if node.args else None
+        if not isinstance(inner, ast.Call) or called(inner) in FUNCTIONS:
+            raise RequestError(
+                f"'{ast.unparse(node)}': best and argbest take a metric, whose better direction is known",
+                hint="use max or min for anything computed",
+            )
+        return self._better(called(inner))
+
+    def _metric(self, reference: Reference) -> xr.DataArray:
+        import numpy as np
+        import xarray as xr
+
+        records = self._matching(reference)
+        names = functions.open_parameters(records)
+        axes = {n: functions.in_order(r.parameters.get(n) for r in records) for n in names}
+        index = {n: {hashable(v): i for i, v in enumerate(values)} for n, values in axes.items()}
+        position = {seed: i for i, seed in enumerate(self._seeds)}
+        shape = (len(self._seeds), *(len(v) for v in axes.values()))
+        sampled = reference.metric in _SAMPLED
+        table = np.full((REPLICATES + 1, *shape) if sampled else shape, np.nan)
+        counts: dict[int, int] = {}
+        for record in records:
+            at: tuple[Any, ...] = (
+                position[record.seed],
+                *(index[n][hashable(record.parameters.get(n))] for n in names),
+            )
+            value = record.value(reference.metric)
+            if value is None:
+                continue
+            self._used[record.key] = record
+            counts[record.seed] = counts.get(record.seed, 0) + 1
+            if sampled:
+                table[(slice(None), *at)] = self._medians(record, reference.metric)
+            else:
+                table[at] = value
+        if not counts:
+            raise NotMeasured(f"the records of '{reference.label}' have no {reference.metric}")
+        self._seed_counts.append(len(counts))
+        if self._varies(reference.metric, records):
+            self._needs_interval.add(reference.metric)
+        coordinates = {n: np.array([hashable(v) for v in values], dtype=object) for n, values in axes.items()}
+        resampled = self._resample(table, sampled)
+        if reference.seeds == "each":
+            array = xr.DataArray(
+                resampled,
+                dims=[REPLICATE, SEED, *names],
+                coords={**coordinates, SEED: np.arange(len(self._seeds))},
+            )
+        else:
+            array = xr.DataArray(np.nanmean(resampled, axis=1), dims=[REPLICATE, *names], coords=coordinates)
+        return array
+
+    def _varies(self, metric: str, records: Sequence[Record]) -> bool:
+        if metric in _SAMPLED:
+            return all(len(r.latency.samples) < 2 for r in records if r.latency)
+        return not self._deterministic(metric)
+
+    def _resample(self, table: Any, sampled: bool) -> Any:
+        """Replicates over resampled seeds: [replicate, seed, ...]."""
+        import numpy as np
+
+        if not sampled:
+            return table[self._draws]
+        rows = np.arange(REPLICATES + 1)[:, None]
+        return table[rows, self._draws]
+
+    def _medians(self, record: Record, metric: str) -> Any:
+        """The median of the samples and of resampled samples: [replicate]."""
+        import numpy as np
+
+        assert record.latency is not None
+        samples = np.asarray(record.latency.samples, dtype=float)
+        self._samples += samples.size
+        medians = np.empty(REPLICATES + 1)
+        medians[0] = np.median(samples)
+        draws = self._rng.integers(0, samples.size, size=(REPLICATES, samples.size))
+        medians[1:] = np.median(samples[draws], axis=1)
+        return medians if metric == "latency" else float(record.amount or math.nan) / medians
+
+    def _matching(self, reference: Reference) -> list[Record]:
+        fixed = dict(reference.fixed)
+        labelled = [r for r in self._records if r.label == reference.label]
+        if not labelled:
+            raise NotMeasured(f"no record of '{reference.label}'")
+        unknown = [n for n in fixed if all(n not in r.parameters for r in labelled)]
+        if unknown:
+            raise NotMeasured(f"the records of '{reference.label}' have no parameter '{unknown[0]}'")
+        there = [r for r in labelled if all(same(r.parameters.get(n), v) for n, v in fixed.items())]
+        at = ", ".join(f"{n}={v}" for n, v in fixed.items())
+        if not there:
+            raise NotMeasured(f"no record of '{reference.label}' at {at}")
+        good = [r for r in there if r.status == "ok"]
+        if not good:
+            reasons = sorted({f"{r.status}: {r.reason}" if r.reason else r.status for r in there})
+            raise NotMeasured(f"'{reference.label}' {'at ' + at + ' ' if at else ''}{'; '.join(reasons)}")
+        return good
+
+
+def _exact_alignment() -> contextlib.AbstractContextManager[Any]:
+    import xarray as xr
+
+    options: contextlib.AbstractContextManager[Any] = xr.set_options(arithmetic_join="exact")  # type: ignore[no-untyped-call]
+    return options
