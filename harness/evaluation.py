@@ -128,7 +128,9 @@ class Evaluator:
         draws = draws[np.isfinite(draws)]
         if seeds == 1 and self._needs_interval:
             names = ", ".join(sorted(self._needs_interval))
-            why = f"one seed says nothing about the spread of {names}; measure at least two"
+            # However many runs it had, one process has one memory layout and one moment: latency too differs
+            # more between processes than between the runs of one.
+            why = f"one seed, in one process, says nothing about the spread of {names}; measure at least two"
             return Estimate(value, None, None, seeds, self._samples, keys, why)
         if draws.size < REPLICATES // 2:
             why = "too few bootstrap replicates are finite"
@@ -219,7 +221,7 @@ class Evaluator:
         if not counts:
             raise NotMeasured(f"the records of '{reference.label}' have no {reference.metric}")
         self._seed_counts.append(len(counts))
-        if self._varies(reference.metric, records):
+        if not self._deterministic(reference.metric):
             self._needs_interval.add(reference.metric)
         coordinates = {n: np.array([hashable(v) for v in values], dtype=object) for n, values in axes.items()}
         resampled = self._resample(table, sampled)
@@ -232,11 +234,6 @@ class Evaluator:
         else:
             array = xr.DataArray(np.nanmean(resampled, axis=1), dims=[REPLICATE, *names], coords=coordinates)
         return array
-
-    def _varies(self, metric: str, records: Sequence[Record]) -> bool:
-        if metric in _SAMPLED:
-            return all(len(r.latency.samples) < 2 for r in records if r.latency)
-        return not self._deterministic(metric)
 
     def _resample(self, table: Any, sampled: bool) -> Any:
         """Replicates over resampled seeds: [replicate, seed, ...]."""

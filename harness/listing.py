@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from harness.catalog import Catalog, PaperEntry
 
 _TITLE = "title:"
+_ONLY_IN_JSON = ("file", "line", "parameters", "metrics", "packages", "data")
 
 
 def collect(catalog: Catalog, kinds: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -23,17 +26,33 @@ def collect(catalog: Catalog, kinds: Sequence[str]) -> dict[str, list[dict[str, 
 
 
 def show(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one table per kind."""
-    from harness.console import console, table
+    """Print the entries of each kind in columns, the last of which is cut to the width of the terminal.
 
+    Plain text: drawing tables would take longer than all the rest of listing.
+    """
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size((140, 24)).columns if terminal else None
     for kind, rows in found.items():
         if not rows:
             continue
-        columns = [c for c in rows[0] if c not in ("file", "line", "parameters", "metrics", "packages", "data")]
-        printed = table(f"{kind} ({len(rows)})", columns)
-        for row in rows:
-            printed.add_row(*(_cell(row[c]) for c in columns))
-        console().print(printed)
+        columns = [c for c in rows[0] if c not in _ONLY_IN_JSON]
+        cells = [[_cell(row[c]) for c in columns] for row in rows]
+        widths = [max(len(columns[i]), *(len(line[i]) for line in cells)) for i in range(len(columns))]
+        print(_bold(f"{kind} ({len(rows)})", terminal))
+        for line in [columns, *cells]:
+            text = "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+            if width is not None and len(text) > width:
+                text = text[: width - 1] + "…"
+            print(_dim(text, terminal) if line is columns else text)
+        print()
+
+
+def _bold(text: str, terminal: bool) -> str:
+    return f"\x1b[1m{text}\x1b[0m" if terminal else text
+
+
+def _dim(text: str, terminal: bool) -> str:
+    return f"\x1b[2m{text}\x1b[0m" if terminal else text
 
 
 def _papers(catalog: Catalog) -> list[dict[str, Any]]:

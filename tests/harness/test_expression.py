@@ -87,13 +87,16 @@ def test_coverage_with_few_seeds() -> None:
 def test_latency_is_a_median_with_an_interval_from_its_samples() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.lognormal(0, 0.1, 200).tolist(), rng.lognormal(math.log(2), 0.1, 200).tolist()
-    found = value('latency("b") / latency("a")', [record("a", samples=a), record("b", samples=b)])
+    records = [
+        record(label, seed, samples=s) for label, s in (("a", a), ("b", b)) for seed in (1000, 1001, 1002)
+    ]
+    found = value('latency("b") / latency("a")', records)
     assert found.value == pytest.approx(np.median(b) / np.median(a))
     assert found.low is not None
     assert found.high is not None
     assert found.low < 2 < found.high
     assert found.high - found.low < 0.15
-    assert found.samples == 400
+    assert found.samples == 1200
 
 
 def test_one_seed_has_no_interval_unless_deterministic() -> None:
@@ -103,6 +106,12 @@ def test_one_seed_has_no_interval_unless_deterministic() -> None:
     assert "one seed" in str(found.why)
     exact = value('x("a")', records, deterministic=lambda name: name == "x")
     assert (exact.low, exact.high) == (3.0, 3.0)
+
+
+def test_one_process_says_nothing_about_latency() -> None:
+    found = value('latency("a")', [record("a", samples=[1.0, 1.1, 0.9] * 100)])
+    assert found.low is None
+    assert "in one process" in str(found.why)
 
 
 def test_slope_of_a_power() -> None:

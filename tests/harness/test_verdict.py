@@ -20,9 +20,11 @@ def record(label: str, seed: int = 1000, **changes: object) -> Record:
     return Record.model_validate({**base, **changes})
 
 
-def slow(factor: float) -> Record:
+def pairs(factor: float) -> list[Record]:
+    """Three launches of a method and of a copy that takes `factor` times as long."""
     samples = [factor * x for x in (1.0, 1.01, 0.99)] * 10
-    return record("slowed", latency=Latency(samples=samples, first=factor))
+    slowed = Latency(samples=samples, first=factor)
+    return [r for s in (1000, 1001, 1002) for r in (record("timsort", s), record("slowed", s, latency=slowed))]
 
 
 def verdict(toys: Catalog, claim: str, records: list[Record], place: str = "cpu") -> Verdict:
@@ -34,12 +36,12 @@ def verdict(toys: Catalog, claim: str, records: list[Record], place: str = "cpu"
     ("factor", "outcome"), [(3.0, "consistent"), (1.0, "contradicted"), (2.0, "inconclusive")]
 )
 def test_a_ratio_is_decided_by_its_interval(toys: Catalog, factor: float, outcome: str) -> None:
-    found = verdict(toys, "faster", [record("timsort"), slow(factor)])
+    found = verdict(toys, "faster", pairs(factor))
     assert found.outcome == outcome
     assert found.figure is not None
     assert found.figure.value == pytest.approx(factor)
-    assert found.figure.samples == 60
-    assert len(found.keys) == 2
+    assert found.figure.samples == 180
+    assert len(found.keys) == 6
     assert found.rule == "consistent"
 
 
