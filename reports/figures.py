@@ -83,6 +83,8 @@ def _ratio(row: Row) -> float | None:
     claimed, figure = row.claim.claimed.value, row.verdict.figure
     if not claimed or figure is None or claimed * figure.value <= 0:
         return None
+    if figure.unit != row.claim.claimed.unit:
+        return None  # the rule looks at another quantity than the paper's figure
     return figure.value / claimed
 
 

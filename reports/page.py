@@ -10,12 +10,13 @@ from harness.verdict import OUTCOMES
 from reports.collect import Content
 
 
-def render(content: Content, figures: dict[str, list[tuple[str, str]]]) -> str:
+def render(content: Content, figures: dict[str, list[tuple[str, str]]], overview: str | None) -> str:
     """The page as text.
 
     Args:
         content: what to show.
         figures: per paper, titles and SVG drawn by us; these alone go in unescaped.
+        overview: the same for all papers, or None.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -28,7 +29,12 @@ def render(content: Content, figures: dict[str, list[tuple[str, str]]]) -> str:
         slug: [(title, Markup(svg)) for title, svg in found] for slug, found in figures.items()
     }
     return environment.from_string(text).render(
-        content=content, figures=drawn, outcomes=OUTCOMES, version=__version__, scoreboard=content.scoreboard()
+        content=content,
+        figures=drawn,
+        overview=Markup(overview) if overview else None,  # noqa: S704
+        outcomes=OUTCOMES,
+        version=__version__,
+        scoreboard=content.scoreboard(),
     )
 
 

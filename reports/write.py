@@ -24,11 +24,14 @@ def write(
     drawn = {part.slug: _figures(part) for part in content.parts}
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
+    overview = figures.forest([row for part in content.parts for row in part.rows])
+    if overview is not None:
+        (folder / "overview.svg").write_text(_standalone(overview), encoding="utf-8")
     for slug, found in drawn.items():
         for i, (_, svg) in enumerate(found):
             (folder / f"{slug}-{i + 1}.svg").write_text(_standalone(svg), encoding="utf-8")
     path = out / "index.html"
-    path.write_text(page.render(content, drawn), encoding="utf-8")
+    path.write_text(page.render(content, drawn, overview), encoding="utf-8")
     tables.write(content, store, out)
     return path
 
