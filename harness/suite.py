@@ -243,7 +243,7 @@ def expand(
             there = spec.on_profile(profile)
             if there is None:
                 continue
-            for comparison in _comparisons(catalog, source, key, there, profile):
+            for comparison in comparisons(catalog, source, key, there, profile):
                 identity = (comparison.name, comparison.seed, repr(sorted(comparison.parameters.items())))
                 found.setdefault(identity, comparison)
     for name in only:
@@ -358,9 +358,10 @@ def check(catalog: Catalog, key: str, spec: ComparisonSpec, document: yamlfile.D
         raise RequestErrors(errors)
 
 
-def _comparisons(
+def comparisons(
     catalog: Catalog, suite: str, key: str, spec: ComparisonSpec, profile: str
 ) -> Iterator[Comparison]:
+    """What a comparison of a suite, with the overrides of `profile` applied, expands into."""
     task = catalog.task(spec.task)
     contestants = tuple(_contestants(catalog, spec.methods))
     seeds = range(FIRST_SEED, FIRST_SEED + spec.seeds) if isinstance(spec.seeds, int) else spec.seeds

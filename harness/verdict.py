@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness import evaluation, expression, paper, profile
 from harness.catalog import Catalog
+from harness.current import current
 from harness.errors import NotMeasured, RequestError
 from harness.paper import Claim, Condition, Paper, Rule
 from harness.record import INSTRUMENT_METRICS, Record
@@ -103,11 +104,11 @@ def decide(
         catalog.paper(slug)
     for name in profiles:
         profile.get(name)
-    current = newest(records)
-    seen = {r.profile for r in current}
+    counted = current(catalog, records)
+    seen = {r.profile for r in counted}
     places = list(profiles) or [p for p in profile.PROFILES if p in seen] or ["cpu"]
     by_place: dict[tuple[str, str], list[Record]] = {}
-    for record in current:
+    for record in counted:
         by_place.setdefault((record.profile, record.task), []).append(record)
     verdicts = []
     for slug in papers or sorted(catalog.papers):
@@ -116,32 +117,6 @@ def decide(
             for place in places:
                 verdicts.append(_decide(catalog, slug, claim, place, by_place))
     return verdicts
-
-
-def newest(records: Iterable[Record]) -> list[Record]:
-    """The latest record of each measurement, whatever the version of its source; skips only where nothing ran."""
-    found: dict[str, Record] = {}
-    for record in records:
-        identity = json.dumps(
-            [
-                record.comparison,
-                record.task,
-                record.task_parameters,
-                record.method,
-                record.label,
-                record.method_parameters,
-                record.seed,
-                record.profile,
-            ],
-            sort_keys=True,
-        )
-        other = found.get(identity)
-        if other is None or (record.status != "skipped", record.started) >= (
-            other.status != "skipped",
-            other.started,
-        ):
-            found[identity] = record
-    return list(found.values())
 
 
 def _decide(
@@ -351,4 +326,4 @@ def papers_with_files(catalog: Catalog) -> dict[str, Paper]:
     return {slug: paper.load(entry.file)[0] for slug, entry in catalog.papers.items()}
 
 
-__all__ = ["OUTCOMES", "Decided", "Figure", "Outcome", "RequestError", "Verdict", "decide", "newest", "select"]
+__all__ = ["OUTCOMES", "Decided", "Figure", "Outcome", "RequestError", "Verdict", "decide", "select"]

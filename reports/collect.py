@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.catalog import Catalog
+from harness.current import current
 from harness.paper import Claim, Paper, load
 from harness.record import Record
 from harness.store import Store
-from harness.verdict import OUTCOMES, Verdict, decide, newest
+from harness.verdict import OUTCOMES, Verdict, decide
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Content:
 
 def collect(catalog: Catalog, store: Store, papers: Sequence[str], profiles: Sequence[str]) -> Content:
     """Read the store and decide all claims of `papers` (all papers when empty) on `profiles`."""
-    records = newest(store.records(profiles=profiles))
+    records = current(catalog, store.records(profiles=profiles))
     verdicts = decide(catalog, records, papers=papers, profiles=profiles)
     by_paper: dict[str, list[Verdict]] = {}
     for verdict in verdicts:

@@ -31,7 +31,7 @@ def render(content: Content, figures: dict[str, list[tuple[str, str]]], overview
     return environment.from_string(text).render(
         content=content,
         figures=drawn,
-        overview=Markup(overview) if overview else None,  # noqa: S704
+        overview=Markup(overview) if overview else None,
         outcomes=OUTCOMES,
         version=__version__,
         scoreboard=content.scoreboard(),

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness.catalog import Catalog
+from harness.current import current, newest
 from harness.record import Latency, Record
-from harness.verdict import Verdict, decide, newest
+from harness.verdict import Verdict, decide
 
 
 def record(label: str, seed: int = 1000, **changes: object) -> Record:
@@ -144,3 +145,16 @@ def test_controls_are_reported_and_decide_nothing(tmp_path: Path) -> None:
     assert found.outcome == "consistent"
     assert getattr(found.controls["half"], "value", None) == 500
     assert "not measured" in str(found.controls["gone"])
+
+
+def test_what_a_suite_no_longer_asks_for_does_not_count(toys: Catalog) -> None:
+    """The comparison `sorting-growth` of the toys has sizes 100 and 1,000 and the seeds 1000 and 1001."""
+
+    def measured(size: int, seed: int, comparison: str) -> Record:
+        parameters = {"size": size, "source": "random"}
+        return record("timsort", seed, task_parameters=parameters, comparison=comparison)
+
+    asked = [measured(100, 1000, "sorting-growth"), measured(1000, 1001, "sorting-growth")]
+    former = [measured(500, 1000, "sorting-growth"), measured(100, 1007, "sorting-growth")]
+    elsewhere = [measured(500, 1000, "in-a-file-of-mine")]
+    assert current(toys, [*asked, *former, *elsewhere]) == [*asked, *elsewhere]

@@ -1,0 +1,87 @@
+"""Which stored records still count: the newest of each measurement, as far as the suites still ask for it.
+
+A store outlives the suites that filled it. When a comparison of a suite is changed (another length, a label gone), what
+was measured under its earlier form stays in the store but no longer counts. Records of comparisons that no suite
+of the catalog has, such as a file named on the command line, always count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness import suite
+from harness.catalog import Catalog
+from harness.record import Record
+
+
+def current(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
+    """The records that count, in the order of `newest`."""
+    found = newest(records)
+    asked: dict[tuple[str, str], set[str]] = {}
+    for place in {r.profile for r in found}:
+        for name, identities in _asked(catalog, place).items():
+            asked[(name, place)] = identities
+    return [
+        r
+        for r in found
+        if (r.comparison, r.profile) not in asked or _identity_of(r) in asked[(r.comparison, r.profile)]
+    ]
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """The latest record of each measurement, whatever the version of its source; a skip replaces nothing."""
+    found: dict[str, Record] = {}
+    for record in records:
+        identity = f"{record.comparison} {record.profile} {_identity_of(record)}"
+        other = found.get(identity)
+        if other is None or _rank(record) >= _rank(other):
+            found[identity] = record
+    return list(found.values())
+
+
+def _rank(record: Record) -> tuple[bool, str]:
+    return record.status != "skipped", record.started
+
+
+def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
+    """What each comparison of the catalog's suites measures on a profile."""
+    found: dict[str, set[str]] = {}
+    for path in catalog.suites.values():
+        described, _ = suite.load(path)
+        for name, spec in described.comparisons.items():
+            there = spec.on_profile(profile)
+            if there is None or there.task not in catalog.tasks:
+                continue
+            found[name] = {
+                _identity(
+                    c.task, c.parameters, contestant.method, contestant.label, contestant.parameters, c.seed
+                )
+                for c in suite.comparisons(catalog, path.stem, name, there, profile)
+                for contestant in c.contestants
+            }
+    return found
+
+
+def _identity_of(record: Record) -> str:
+    return _identity(
+        record.task,
+        record.task_parameters,
+        record.method,
+        record.label,
+        record.method_parameters,
+        record.seed,
+    )
+
+
+def _identity(
+    task: str,
+    task_parameters: Mapping[str, Any],
+    method: str,
+    label: str,
+    method_parameters: Mapping[str, Any],
+    seed: int,
+) -> str:
+    parts = [task, dict(task_parameters), method, label, dict(method_parameters), seed]
+    return json.dumps(parts, sort_keys=True)
