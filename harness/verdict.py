@@ -42,7 +42,7 @@ class Figure(_Model):
 
     def __str__(self) -> str:
         text = f"{self.value:.4g}"
-        if self.low is not None and self.high is not None and self.low < self.high:
+        if self.low is not None and self.high is not None and f"{self.low:.4g}" != f"{self.high:.4g}":
             text += f" [{self.low:.4g}, {self.high:.4g}]"
         return f"{text} {self.unit}".strip()
 

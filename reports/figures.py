@@ -25,6 +25,8 @@ OUTCOME_COLOURS = {
     "not measured": "#777777",
 }
 WIDTH = 6.6
+FARTHEST = 100.0
+"""A ratio beyond this, either way, is drawn as an arrow with its value, so that it does not squeeze the others."""
 
 
 def colours(labels: Iterable[str]) -> dict[str, str]:
@@ -47,7 +49,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
+    figure.savefig(stream, format="svg", metadata={"Date": None}, facecolor="white")
     text = stream.getvalue()
     return text[text.index("<svg") :]
 
@@ -57,7 +59,7 @@ def forest(rows: Sequence[Row]) -> str | None:
     shown = [r for r in rows if _ratio(r) is not None]
     if not shown:
         return None
-    figure, axes = _axes(0.9 + 0.3 * len(shown))
+    figure, axes = _axes(1.1 + 0.26 * len(shown))
     for i, row in enumerate(reversed(shown)):
         claimed, measured = row.claim.claimed.value, row.verdict.figure
         assert claimed is not None
@@ -65,10 +67,14 @@ def forest(rows: Sequence[Row]) -> str | None:
         colour = OUTCOME_COLOURS[row.verdict.outcome]
         value = measured.value / claimed
         if measured.low is not None and measured.high is not None:
-            ends = sorted((measured.low / claimed, measured.high / claimed))
-            axes.plot([max(ends[0], 1e-9), ends[1]], [i, i], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.plot([value], [i], "o", color=colour, markersize=5)
-    axes.axvline(1, color="black", linewidth=1)
+            ends = [min(max(end / claimed, 1 / FARTHEST), FARTHEST) for end in (measured.low, measured.high)]
+            axes.plot(ends, [i, i], color=colour, linewidth=2, solid_capstyle="butt")
+        place = min(max(value, 1 / FARTHEST), FARTHEST)
+        marker = "o" if place == value else "<" if value < place else ">"
+        axes.plot([place], [i], marker, color=colour, markersize=5)
+        if place != value:
+            axes.annotate(f"{value:.1e}", (place, i), (6, -3), textcoords="offset points", fontsize=7)
+    axes.axvline(1, color="black", linewidth=1, zorder=0)
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.8), max(high, 1.25))
@@ -76,6 +82,9 @@ def forest(rows: Sequence[Row]) -> str | None:
     axes.set_yticks(range(len(shown)), [r.claim.id for r in reversed(shown)], fontsize=8)
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xlabel("measured / claimed (line: the paper's figure; bar: 95 % interval)", fontsize=8)
+    for outcome in dict.fromkeys(r.verdict.outcome for r in shown):
+        axes.plot([], [], "o", color=OUTCOME_COLOURS[outcome], markersize=5, label=outcome)
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return _svg(figure)
 
 
