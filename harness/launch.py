@@ -266,9 +266,9 @@ class Worker:
             return
         try:
             process = psutil.Process(self.pid)
-            used = process.memory_info().rss + sum(
-                c.memory_info().rss for c in process.children(recursive=True)
-            )
+            used = process.memory_info().rss
+            # Of a child, only what it has for itself: what it shares with its parent is counted already.
+            used += sum(child.memory_full_info().uss for child in process.children(recursive=True))
         except psutil.NoSuchProcess:
             return
         if used > self.memory_limit:

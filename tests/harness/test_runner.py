@@ -155,3 +155,14 @@ def test_peak_memory_of_a_known_allocation(store: Store, tmp_path: Path) -> None
     (record,) = runner.run(catalog, suite.expand(catalog, ["memory"], "cpu"), store).records
     assert record.memory.run == pytest.approx(128 << 20, rel=0.03)
     assert record.memory.peak == pytest.approx(192 << 20, rel=0.03)
+
+
+def test_children_do_not_count_what_they_share(toys: Catalog, store: Store, tmp_path: Path) -> None:
+    """Five forks of a process that has imported torch have little memory of their own."""
+    path = tmp_path / "one.yaml"
+    path.write_text(
+        "title: One\ncomparisons:\n  one:\n    task: sorting\n    limits: {time: 60, memory: 600MB}\n"
+        "    methods: [{method: faulty, parameters: {how: fork-and-wait}}]\n"
+    )
+    (record,) = runner.run(toys, suite.expand(toys, [str(path)], "cpu"), store).records
+    assert (record.status, record.reason) == ("failed", "ValueError: with children")

@@ -52,7 +52,17 @@ class Faulty(SortingMethod):
     """Goes wrong on request."""
 
     how: Literal[
-        "raise", "exit", "segfault", "hang", "allocate", "allocate-slowly", "nan", "wrong-type", "spam", "fork"
+        "raise",
+        "exit",
+        "segfault",
+        "hang",
+        "allocate",
+        "allocate-slowly",
+        "nan",
+        "wrong-type",
+        "spam",
+        "fork",
+        "fork-and-wait",
     ] = "raise"
     """What goes wrong."""
 
@@ -76,10 +86,12 @@ class Faulty(SortingMethod):
                 for _ in range(20_000):
                     sys.stdout.write("x" * 99 + "\n")
                 raise ValueError("after much output")
-            case "fork":
+            case "fork" | "fork-and-wait":
                 for _ in range(5):
                     if os.fork() == 0:
                         time.sleep(3600)
+                if self.how == "fork-and-wait":
+                    time.sleep(0.5)  # long enough for the memory of the children to be looked at
                 raise ValueError("with children")
             case "wrong-type":
                 return 3
