@@ -9,7 +9,7 @@ from functools import partial
 from harness import expression, paper, parameters, suite, yamlfile
 from harness.catalog import Catalog, Entry
 from harness.errors import RequestError, RequestErrors, nearest
-from harness.paper import Condition, Rule, Selection
+from harness.paper import Rule, Selection
 from harness.record import INSTRUMENT_METRICS
 
 
@@ -217,6 +217,3 @@ def _at(document: yamlfile.Document, error: RequestError, at: tuple[str | int, .
 def _all_metrics(catalog: Catalog) -> set[str]:
     entries: list[Entry] = [*catalog.tasks.values(), *catalog.methods.values()]
     return {m.name for entry in entries for m in entry.metrics} | set(INSTRUMENT_METRICS)
-
-
-__all__ = ["Condition", "everything", "papers"]

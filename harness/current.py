@@ -26,7 +26,7 @@ def current(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
     return [
         r
         for r in found
-        if (r.comparison, r.profile) not in asked or _identity_of(r) in asked[(r.comparison, r.profile)]
+        if (r.comparison, r.profile) not in asked or identity_of(r) in asked[(r.comparison, r.profile)]
     ]
 
 
@@ -34,7 +34,7 @@ def newest(records: Iterable[Record]) -> list[Record]:
     """The latest record of each measurement, whatever the version of its source; a skip replaces nothing."""
     found: dict[str, Record] = {}
     for record in records:
-        identity = f"{record.comparison} {record.profile} {_identity_of(record)}"
+        identity = f"{record.comparison} {record.profile} {identity_of(record)}"
         other = found.get(identity)
         if other is None or _rank(record) >= _rank(other):
             found[identity] = record
@@ -64,7 +64,8 @@ def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
     return found
 
 
-def _identity_of(record: Record) -> str:
+def identity_of(record: Record) -> str:
+    """What a record measured, as text: the same for two records of the same measurement in any comparison."""
     return _identity(
         record.task,
         record.task_parameters,

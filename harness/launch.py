@@ -77,6 +77,8 @@ class Nursery:
             **(variables or {}),
             "PYTHONPATH": os.pathsep.join([home, known] if known else [home]),
         }
+        # A file, not a pipe: nobody reads it while the nursery works, and a full pipe would stop it.
+        self._errors = open(os.path.join(self._folder.name, "errors"), "w+b")  # noqa: SIM115
         self._process = subprocess.Popen(
             [
                 *(python, "-P", "-m", "harness.worker", "--socket", path, "--preload", *preload),
@@ -85,7 +87,7 @@ class Nursery:
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             env=environment,
             bufsize=0,
         )
@@ -134,7 +136,7 @@ class Nursery:
 
     def close(self) -> None:
         """End the nursery and every worker that is left."""
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -168,8 +170,9 @@ class Nursery:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            assert self._process.stderr is not None
-            error = self._process.stderr.read().decode(errors="replace").strip()
+            self._process.wait()
+            self._errors.seek(0)
+            error = self._errors.read().decode(errors="replace").strip()
             raise HarnessError(
                 f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}"
             )

@@ -164,11 +164,6 @@ class Contestant:
     label: str
     parameters: Mapping[str, Any]
 
-    @property
-    def title(self) -> str:
-        """Label with the parameters that a grid varies, filled in by `Comparison`."""
-        return self.label
-
 
 @dataclass(frozen=True)
 class Comparison:

@@ -7,7 +7,6 @@ A scaled setting never earns "reproduced", and neither does emulated hardware.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness import evaluation, expression, paper, profile
 from harness.catalog import Catalog
-from harness.current import current
-from harness.errors import NotMeasured, RequestError
-from harness.paper import Claim, Condition, Paper, Rule
+from harness.current import current, identity_of
+from harness.errors import NotMeasured
+from harness.paper import Claim, Condition, Rule
 from harness.record import INSTRUMENT_METRICS, Record
 
 Outcome = Literal["reproduced", "consistent", "contradicted", "inconclusive", "not measured"]
@@ -186,11 +185,9 @@ def _estimate(
     return evaluator.evaluate(expression.parse(quantity), logarithmic=logarithmic)
 
 
-def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) -> Decided:
-    low, high = condition.bounds
-    unit = condition.unit if condition.unit is not None else claim.claimed.unit
-    figure = Figure(
-        quantity=condition.quantity,
+def _figure(quantity: str, estimate: evaluation.Estimate, unit: str = "") -> Figure:
+    return Figure(
+        quantity=quantity,
         value=estimate.value,
         low=estimate.low,
         high=estimate.high,
@@ -198,6 +195,12 @@ def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) ->
         samples=estimate.samples,
         unit=unit,
     )
+
+
+def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) -> Decided:
+    low, high = condition.bounds
+    unit = condition.unit if condition.unit is not None else claim.claimed.unit
+    figure = _figure(condition.quantity, estimate, unit)
     outcome: Literal["holds", "contradicted", "inconclusive"] = "inconclusive"
     if estimate.low is not None and estimate.high is not None:
         bad_low, bad_high = condition.contradicted.interval if condition.contradicted else (low, high)
@@ -246,14 +249,7 @@ def _controls(
         except NotMeasured as missing:
             found[name] = f"not measured: {missing}"
             continue
-        found[name] = Figure(
-            quantity=quantity,
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-            seeds=estimate.seeds,
-            samples=estimate.samples,
-        )
+        found[name] = _figure(quantity, estimate)
     return found
 
 
@@ -271,9 +267,7 @@ def select(records: Iterable[Record], selection: paper.Selection) -> list[Record
     # The same measurement may stand in several comparisons (a full suite and a shorter one); it counts once.
     once: dict[str, Record] = {}
     for r in chosen:
-        identity = json.dumps(
-            [r.task_parameters, r.label, r.method, r.method_parameters, r.seed], sort_keys=True
-        )
+        identity = identity_of(r)
         other = once.get(identity)
         if other is None or (r.status == "ok", r.started) >= (other.status == "ok", other.started):
             once[identity] = r
@@ -319,11 +313,3 @@ class Names:
             return INSTRUMENT_METRICS[name][1]
         metric = self.metric(name)
         return "neither" if metric is None else str(metric.better)
-
-
-def papers_with_files(catalog: Catalog) -> dict[str, Paper]:
-    """All papers, read. Raises `RequestError` or `RequestErrors` for one that is not well-formed."""
-    return {slug: paper.load(entry.file)[0] for slug, entry in catalog.papers.items()}
-
-
-__all__ = ["OUTCOMES", "Decided", "Figure", "Outcome", "RequestError", "Verdict", "decide", "select"]

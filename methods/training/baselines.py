@@ -53,19 +53,11 @@ class OptimizerMethod(Method[Workload, Outcome]):
         return as_measurement(self.task.score(self.work, output)) | figures
 
 
-@method(
-    "adamw",
-    task=(
-        "image-classification",
-        "image-folder-classification",
-        "character-language-model",
-        "optimizer-step",
-        "optimizer-updates",
-    ),
-    metrics=STATE,
-)
-class AdamW(OptimizerMethod):
-    """AdamW (Loshchilov and Hutter 2019) by torch's foreach kernels."""
+class AdamWMethod(OptimizerMethod):
+    """What the two AdamWs share: all but the kernel that torch runs."""
+
+    kernel = ""
+    """Argument of torch.optim.AdamW that asks for it."""
 
     learning_rate: PositiveFloat = 0.001
     """Peak learning rate."""
@@ -86,8 +78,25 @@ class AdamW(OptimizerMethod):
             betas=(self.beta1, self.beta2),
             eps=self.epsilon,
             weight_decay=self.weight_decay,
-            foreach=True,
+            **{self.kernel: True},
         )
+
+
+@method(
+    "adamw",
+    task=(
+        "image-classification",
+        "image-folder-classification",
+        "character-language-model",
+        "optimizer-step",
+        "optimizer-updates",
+    ),
+    metrics=STATE,
+)
+class AdamW(AdamWMethod):
+    """AdamW (Loshchilov and Hutter 2019) by torch's foreach kernels."""
+
+    kernel = "foreach"
 
 
 @method(
@@ -101,30 +110,10 @@ class AdamW(OptimizerMethod):
     ),
     metrics=STATE,
 )
-class AdamWFused(OptimizerMethod):
+class AdamWFused(AdamWMethod):
     """AdamW by torch's fused kernel: one pass over the memory."""
 
-    learning_rate: PositiveFloat = 0.001
-    """Peak learning rate."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled: parameters shrink by learning rate times this in every step."""
-    beta1: Fraction = 0.9
-    """Of the mean of the gradients."""
-    beta2: Fraction = 0.999
-    """Of the mean of their squares; 0.99 on language models."""
-    epsilon: PositiveFloat = 1e-8
-    """Added to the root of the mean of squares; 1e-6 on language models."""
-
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """torch.optim.AdamW."""
-        return torch.optim.AdamW(
-            parameters,
-            lr=self.learning_rate,
-            betas=(self.beta1, self.beta2),
-            eps=self.epsilon,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
+    kernel = "fused"
 
 
 @method(

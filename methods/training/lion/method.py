@@ -11,24 +11,11 @@ from torch.optim import Optimizer
 
 from harness.method import Metric, method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from methods.training.baselines import OptimizerMethod
+from methods.training.baselines import STATE, OptimizerMethod
 from methods.training.lion.evolution import Scores, evolve_with_restarts
 from methods.training.lion.mutation import Mutator
 from methods.training.lion.optimizer import Lion
 from methods.training.lion.search import ProgramSearch
-
-STATE = (
-    Metric(
-        "state_bytes", "B", "lower", "Bytes of the optimizer's state, scalars left out.", deterministic=True
-    ),
-    Metric(
-        "state_bytes_per_parameter",
-        "B",
-        "lower",
-        "The same over the number of parameters.",
-        deterministic=True,
-    ),
-)
 
 
 @method(
