@@ -1,26 +1,35 @@
-"""JSON Schemas of ``paper.yaml`` and of suites, generated from the models."""
+"""JSON Schemas of ``paper.yaml``, of suites and of the file of verdicts, generated from the models."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.paper import Paper
-from harness.suite import Suite
+from harness.suitefile import Suite
+from harness.verdictfile import VerdictFile
 
-FILES: dict[str, type[Any]] = {"paper.schema.json": Paper, "suite.schema.json": Suite}
+FILES: dict[str, type[Any]] = {
+    "paper.schema.json": Paper,
+    "suite.schema.json": Suite,
+    "verdicts.schema.json": VerdictFile,
+}
+_WRITTEN_BY_US = {VerdictFile}
 
 
 def text(name: str) -> str:
     """The text of one schema file."""
-    schema = FILES[name].model_json_schema()
+    model = FILES[name]
+    # What we write has every field; what people write may leave out those with a default.
+    mode: Literal["serialization", "validation"] = "serialization" if model in _WRITTEN_BY_US else "validation"
+    schema = model.model_json_schema(mode=mode)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def write(folder: Path) -> list[Path]:
-    """Write both schemas into `folder`."""
+    """Write all schemas into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name in FILES:
