@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,23 @@ class Row:
     claim: Claim
     verdict: Verdict
 
+    @property
+    def ratio(self) -> tuple[float, float | None, float | None] | None:
+        """Measured over claimed with its 95 % interval; None where there is no common ratio to draw.
+
+        There is none when the paper gives no number, when the rule looks at another quantity than the paper's
+        figure (their units differ), or when the two have different signs.
+        """
+        claimed, figure = self.claim.claimed.value, self.verdict.figure
+        if not claimed or figure is None or claimed * figure.value <= 0:
+            return None
+        if figure.unit != self.claim.claimed.unit:
+            return None
+        if figure.low is None or figure.high is None:
+            return figure.value / claimed, None, None
+        low, high = sorted((figure.low / claimed, figure.high / claimed))
+        return figure.value / claimed, low, high
+
 
 @dataclass(frozen=True)
 class PaperPart:
@@ -36,6 +53,11 @@ class PaperPart:
     def counts(self) -> Counter[str]:
         """Verdicts by outcome."""
         return Counter(row.verdict.outcome for row in self.rows)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of all methods, sorted: a method's place here decides its colour in every figure of the paper."""
+        return sorted({r.label for r in self.records})
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,11 @@ class Content:
         """All verdicts, in the order of the page."""
         return [row.verdict for part in self.parts for row in part.rows]
 
+    @property
+    def records(self) -> Iterator[Record]:
+        """All records that count, in the order of the page."""
+        return (record for part in self.parts for record in part.records)
+
     def scoreboard(self) -> list[dict[str, Any]]:
         """Counts of outcomes per paper, and in total last."""
         rows = [
@@ -67,30 +94,41 @@ class Content:
         total: Counter[str] = sum((part.counts() for part in self.parts), Counter())
         return [*rows, {"paper": "all", "family": "", **{o: total[o] for o in OUTCOMES}}]
 
+    def families(self) -> dict[str, dict[str, Counter[str]]]:
+        """Counts of outcomes by profile and family, in the order of the page."""
+        found: dict[str, dict[str, Counter[str]]] = {profile: {} for profile in self.profiles}
+        for part in self.parts:
+            for row in part.rows:
+                place = found[row.verdict.profile]
+                place.setdefault(part.family, Counter())[row.verdict.outcome] += 1
+        return found
+
 
 def collect(catalog: Catalog, store: Store, papers: Sequence[str], profiles: Sequence[str]) -> Content:
     """Read the store and decide all claims of `papers` (all papers when empty) on `profiles`."""
-    records = current(catalog, store.records(profiles=profiles))
+    records = current(catalog, _lean(store.records(profiles=profiles)))
     verdicts = decide(catalog, records, papers=papers, profiles=profiles)
     by_paper: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_paper.setdefault(verdict.paper, []).append(verdict)
+    records_of: dict[str | None, list[Record]] = {}
+    for record in records:
+        records_of.setdefault(record.paper, []).append(record)
     parts = []
     for slug, found in sorted(by_paper.items(), key=lambda kv: (catalog.papers[kv[0]].family, kv[0])):
         described, _ = load(catalog.papers[slug].file)
         claims = {c.id: c for c in described.claims}
         rows = [Row(claims[v.claim], v) for v in found]
-        mine = [r for r in records if r.paper == slug]
-        parts.append(PaperPart(slug, catalog.papers[slug].family, described, rows, mine))
+        parts.append(PaperPart(slug, catalog.papers[slug].family, described, rows, records_of.get(slug, [])))
     shown = [r for part in parts for r in part.records]
     done = [r for r in shown if r.status == "ok"]
     skipped = Counter(r.reason or "" for r in shown if r.status == "skipped")
     return Content(
         parts=parts,
         profiles=list(dict.fromkeys(v.profile for v in verdicts)),
-        machines=_distinct(r.environment.get("machine", {}) for r in done),
-        versions=_latest([r.environment.get("versions", {}) for r in done]),
-        sources=_distinct(r.environment.get("source", {}) for r in done),
+        machines=distinct(r.environment.get("machine", {}) for r in done),
+        versions=_latest(distinct(r.environment.get("versions", {}) for r in done)),
+        sources=distinct(r.environment.get("source", {}) for r in done),
         skipped=skipped.most_common(),
         failed=[r for r in shown if r.status in ("failed", "timeout", "out-of-memory")],
         seconds=sum(r.duration or 0.0 for r in shown),
@@ -99,11 +137,25 @@ def collect(catalog: Catalog, store: Store, papers: Sequence[str], profiles: Seq
     )
 
 
-def _distinct(items: Any) -> list[dict[str, Any]]:
+def _lean(records: Iterable[Record]) -> Iterator[Record]:
+    """The same records, with equal parts of them held once: a large store says the same machine 100,000 times."""
+    once: dict[str, Any] = {}
+    for record in records:
+        for place in (record.environment, record.task_parameters, record.method_parameters):
+            for name, value in place.items():
+                if isinstance(value, dict | list | str):
+                    place[name] = once.setdefault(repr(value), value)
+        yield record
+
+
+def distinct(items: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Equal dictionaries once, in the order they first appear; empty ones not at all."""
     found: dict[str, dict[str, Any]] = {}
+    seen: set[int] = set()
     for item in items:
-        if item:
-            found[repr(sorted(item.items(), key=str))] = item
+        if item and id(item) not in seen:
+            seen.add(id(item))
+            found.setdefault(repr(sorted(item.items(), key=str)), item)
     return list(found.values())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.catalog import Catalog
 from harness.store import Store
 from reports import figures, page, tables
-from reports.collect import PaperPart, collect
+from reports.collect import Content, PaperPart, collect
 
 
 def write(
@@ -20,7 +20,7 @@ def write(
         The page's path. It needs no network and no other file.
     """
     content = collect(catalog, store, papers, profiles)
-    out.mkdir(parents=True, exist_ok=True)
+    path = write_page(catalog, content, out)
     drawn = {part.slug: _figures(part) for part in content.parts}
     folder = out / "figures"
     folder.mkdir(exist_ok=True)
@@ -30,9 +30,17 @@ def write(
     for slug, found in drawn.items():
         for i, (_, svg) in enumerate(found):
             (folder / f"{slug}-{i + 1}.svg").write_text(_standalone(svg), encoding="utf-8")
-    path = out / "index.html"
-    path.write_text(page.render(content, drawn, overview), encoding="utf-8")
     tables.write(content, store, out)
+    return path
+
+
+def write_page(catalog: Catalog, content: Content, out: Path) -> Path:
+    """Write ``index.html`` alone into the folder `out`, which is made where it is missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "index.html"
+    # Line ends as they are: the page's content security policy holds digests of its script and style.
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        stream.writelines(page.pieces(catalog, content))
     return path
 
 
