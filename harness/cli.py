@@ -195,12 +195,39 @@ def report(
     store: StoreOption = None,
     papers: Papers = None,
     profiles: Profiles = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="html, markdown, csv, parquet, json, jsonl, latex, svg, pdf or badge. May be repeated."
+            " Default: html, markdown, csv, json and badge.",
+        ),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--compare",
+            metavar="A B",
+            help="Compare two stores (files or URLs), exports (JSON lines or Parquet), or parts of the store:"
+            " revision:REV, machine:HOST, profile:NAME. Formats: html, markdown, json, csv.",
+        ),
+    ] = None,
 ) -> None:
-    """Write the report: a page, its figures, and the tables as CSV, JSON and Markdown."""
-    from harness.running import write_report
+    """Write the report: a page, and tables and figures for other tools; or compare two sets of records.
+
+    With --compare, what changed in verdicts and figures comes first. Latencies of different machines stand side by
+    side and are never subtracted or divided.
+    """
+    from harness import running
     from harness.store import Store
 
-    page = write_report(_catalog(methods), Store(store), out, papers or (), profiles or ())
+    chosen = (papers or (), profiles or (), formats or ())
+    if compare is not None:
+        path = running.write_comparison(_catalog(methods), Store(store), out, compare, *chosen)
+        typer.echo(f"comparison: {path}")
+        return
+    page = running.write_report(_catalog(methods), Store(store), out, *chosen)
     typer.echo(f"report: {page}")
 
 

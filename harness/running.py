@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,17 +109,70 @@ def planned(
 
 
 def write_report(
-    catalog: Catalog, store: Store, out: Path, papers: Sequence[str], profiles: Sequence[str]
+    catalog: Catalog,
+    store: Store,
+    out: Path,
+    papers: Sequence[str],
+    profiles: Sequence[str],
+    formats: Sequence[str] = (),
 ) -> Path:
-    """Write the report through the ``reports`` package, which the engine does not depend on."""
+    """Write the report through the ``reports`` package, which the engine does not depend on.
+
+    Returns:
+        The page, or the folder when no page was asked for.
+    """
+    with progress("report") as say:
+        written: list[Path] = _reports("formats").write(
+            catalog, store, out, papers=papers, profiles=profiles, formats=formats, progress=say
+        )
+    return next((path for path in written if path.name == "index.html"), out)
+
+
+def write_comparison(
+    catalog: Catalog,
+    store: Store,
+    out: Path,
+    sides: tuple[str, str],
+    papers: Sequence[str],
+    profiles: Sequence[str],
+    formats: Sequence[str] = (),
+) -> Path:
+    """Compare two stores, exports or parts of one store; see ``reports.compare``. Returns the page or the folder."""
+    with progress("comparison") as say:
+        written: list[Path] = _reports("comparison_files").write(
+            catalog, store, out, sides, papers=papers, profiles=profiles, formats=formats, progress=say
+        )
+    return next((path for path in written if path.suffix == ".html"), out)
+
+
+def _reports(module: str) -> Any:
     import importlib
 
     try:
-        writer = importlib.import_module("reports.write")
+        return importlib.import_module(f"reports.{module}")
     except ModuleNotFoundError as error:
         raise HarnessError(f"the reports package is not installed: {error}") from error
-    page: Path = writer.write(catalog, store, out, papers=papers, profiles=profiles)
-    return page
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Says what is being done: in one line on a terminal, elsewhere in a line every few seconds."""
+    started = last = time.monotonic()
+    if sys.stderr.isatty():
+        from rich.markup import escape
+
+        with console(stderr=True).status(what) as status:
+            yield lambda text: status.update(escape(f"{what}: {text}"))
+        return
+
+    def say(text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > 2:
+            last = now
+            print(f"{what}: {text} ({now - started:.0f} s)", file=sys.stderr, flush=True)
+
+    yield say
 
 
 def _dry_run(catalog: Catalog, comparisons: Sequence[suite.Comparison], store: Store, as_json: bool) -> None:

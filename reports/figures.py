@@ -1,22 +1,33 @@
-"""Figures of a report as SVG: what was claimed against what was measured, growth, and series."""
+"""Figures in one style, sized for a paper's column, as SVG and PDF; and the forest plot of claimed against measured.
+
+Text from papers and records is drawn as text: it is never read as mathematics or markup.
+"""
 
 from __future__ import annotations
 
 import io
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.record import Record
-from reports.collect import PaperPart, Row
+from reports.collect import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SINGLE = 3.3
+"""Width of one column of a two-column paper, in inches."""
+DOUBLE = 6.9
+"""Width of both columns, in inches."""
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for the paper's figure.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c6d1f", "#5b5b5b")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OUTCOME_COLOURS = {
     "reproduced": "#00724f",
     "consistent": "#009E73",
@@ -24,9 +35,86 @@ OUTCOME_COLOURS = {
     "inconclusive": "#b58900",
     "not measured": "#777777",
 }
-WIDTH = 6.6
+OUTCOME_MARKERS = {"reproduced": "D", "consistent": "o", "contradicted": "X", "inconclusive": "s"}
 FARTHEST = 100.0
 """A ratio beyond this, either way, is drawn as an arrow with its value, so that it does not squeeze the others."""
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 3.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "text.parse_math": False,
+    "savefig.facecolor": "white",
+    # Type 42 keeps text in a PDF searchable and is what most publishers ask for; outlines make an SVG look the same
+    # everywhere.
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "harness",
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report.
+
+    Attributes:
+        name: for its file, without an ending: lower-case letters, digits and hyphens.
+        title: what it shows, in one line.
+        figure: the matplotlib figure.
+    """
+
+    name: str
+    title: str
+    figure: Figure
+
+    def svg(self) -> str:
+        """The figure as an SVG document with its title for readers who cannot see it."""
+        stream = io.StringIO()
+        with style():
+            self.figure.savefig(stream, format="svg", metadata={"Date": None})
+        head, start, rest = stream.getvalue().partition("<svg ")
+        tag, end, body = rest.partition(">")
+        return f'{head}{start}{tag} role="img"{end}\n <title>{escape(self.title)}</title>{body}'
+
+    def pdf(self) -> bytes:
+        """The figure as a PDF with its fonts in it, the same bytes each time."""
+        stream = io.BytesIO()
+        with style():
+            self.figure.savefig(stream, format="pdf", metadata={"Title": self.title, "CreationDate": None})
+        return stream.getvalue()
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The one style of all figures, for drawing and for saving."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
+        yield
+
+
+def canvas(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `width` by `height` inches with axes side by side. Use within `style`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False, **options)[0])
 
 
 def colours(labels: Iterable[str]) -> dict[str, str]:
@@ -34,181 +122,164 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
     return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(dict.fromkeys(labels))}
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    matplotlib.rcParams["svg.hashsalt"] = "harness"
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    return figure, axes
+def cut(text: str, most: int) -> str:
+    """`text` in one line of at most `most` characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= most else flat[: most - 1].rstrip() + "…"
 
 
-def _svg(figure: Figure) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None}, facecolor="white")
-    text = stream.getvalue()
-    return text[text.index("<svg") :]
+def slug(*parts: object) -> str:
+    """A file name from any text."""
+    return "-".join(filter(None, (re.sub(r"[^a-z0-9]+", "-", str(p).lower()).strip("-")[:60] for p in parts)))
 
 
-def forest(rows: Sequence[Row]) -> str | None:
-    """Claimed against measured, as a ratio: 1 is the paper's figure. None when no claim has both as numbers."""
-    shown = [r for r in rows if _ratio(r) is not None]
+def prefixed(axis: Any, unit: Literal["s", "B"], largest: float) -> str:
+    """Label the ticks of a linear or logarithmic axis in a unit that fits; returns the unit."""
+    from matplotlib.ticker import FuncFormatter
+
+    steps = (
+        ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+        if unit == "s"
+        else ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+    )
+    size, name = next(((s, n) for s, n in steps if largest >= s), steps[-1])
+    axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v / size:.6g}"))
+    return name
+
+
+def logarithmic(axis: Any, low: float, high: float) -> None:
+    """A logarithmic axis from `low` to `high` with ticks that are few and plain, however short it is."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    pad = max((high / low) ** 0.06, 1.05)
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low / pad, high * pad)
+    decades = math.log10(high * pad / (low / pad))
+    subs: tuple[float, ...] = (1.0,) if decades >= 3 else (1.0, 3.0) if decades >= 1.6 else (1.0, 2.0, 5.0)
+    if decades < 0.7:
+        subs = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=8 if decades >= 0.7 else 12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda v, _: number(v)))
+
+
+def number(value: float) -> str:
+    """A tick's label: a plain number, or a power of ten where that is shorter."""
+    text = f"{value:.6g}"
+    if "e" not in text:
+        return text
+    digits, _, power = text.partition("e")
+    exponent = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{exponent}" if digits == "1" else f"{digits}·10{exponent}"
+
+
+def round_ticks(axis: Any, unit: str) -> None:
+    """Ticks of a linear axis of bytes at round numbers of `unit`."""
+    from matplotlib.ticker import MaxNLocator
+
+    size = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}[unit]
+    low, high = axis.get_view_interval()
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low / size, high / size)
+    axis.set_ticks([t * size for t in ticks if low <= t * size <= high])
+
+
+def forest(rows: Sequence[Row], name: str = "claims", title: str = "Claimed and measured") -> Drawing | None:
+    """Claimed against measured, as a ratio: 1 is the paper's figure. None when no claim has both as numbers.
+
+    The shaded band of a row is what the rule that decided accepts, where it is a rule on the same quantity.
+    """
+    shown = [r for r in rows if r.ratio is not None]
     if not shown:
         return None
-    figure, axes = _axes(1.1 + 0.26 * len(shown))
-    for i, row in enumerate(reversed(shown)):
-        claimed, measured = row.claim.claimed.value, row.verdict.figure
-        assert claimed is not None
-        assert measured is not None
-        colour = OUTCOME_COLOURS[row.verdict.outcome]
-        value = measured.value / claimed
-        if measured.low is not None and measured.high is not None:
-            ends = [min(max(end / claimed, 1 / FARTHEST), FARTHEST) for end in (measured.low, measured.high)]
-            axes.plot(ends, [i, i], color=colour, linewidth=2, solid_capstyle="butt")
-        place = min(max(value, 1 / FARTHEST), FARTHEST)
-        marker = "o" if place == value else "<" if value < place else ">"
-        axes.plot([place], [i], marker, color=colour, markersize=5)
-        if place != value:
-            axes.annotate(f"{value:.1e}", (place, i), (6, -3), textcoords="offset points", fontsize=7)
-    axes.axvline(1, color="black", linewidth=1, zorder=0)
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(min(low, 0.8), max(high, 1.25))
-    _plain_ratio_ticks(axes)
-    axes.set_yticks(range(len(shown)), [r.claim.id for r in reversed(shown)], fontsize=8)
-    axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_xlabel("measured / claimed (line: the paper's figure; bar: 95 % interval)", fontsize=8)
-    for outcome in dict.fromkeys(r.verdict.outcome for r in shown):
-        axes.plot([], [], "o", color=OUTCOME_COLOURS[outcome], markersize=5, label=outcome)
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
-    return _svg(figure)
+    several = len({r.verdict.profile for r in shown}) > 1
+    with style():
+        figure, (axes,) = canvas(DOUBLE, 0.75 + 0.19 * len(shown))
+        for i, row in enumerate(reversed(shown)):
+            _forest_row(axes, i, row)
+        axes.axvline(1, color="black", linewidth=0.9, zorder=1)
+        low, high = _span([v for r in shown for v in _points(r)])
+        logarithmic(axes.xaxis, min(low, 0.8), max(high, 1.25))
+        names = [f"{r.claim.id} ({r.verdict.profile})" if several else r.claim.id for r in reversed(shown)]
+        axes.set_yticks(range(len(shown)), [cut(n, 44) for n in names])
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("measured / claimed")
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(range(len(shown)), [_beside(r) for r in reversed(shown)])
+        right.tick_params(length=0)
+        right.spines["right"].set_visible(False)
+        _forest_legend(figure, axes, shown)
+    return Drawing(name, title, figure)
 
 
-def _ratio(row: Row) -> float | None:
-    claimed, figure = row.claim.claimed.value, row.verdict.figure
-    if not claimed or figure is None or claimed * figure.value <= 0:
+def _forest_row(axes: Axes, i: int, row: Row) -> None:
+    claimed, found = row.claim.claimed.value, row.ratio
+    assert claimed is not None
+    assert found is not None
+    value, low, high = found
+    colour = OUTCOME_COLOURS[row.verdict.outcome]
+    accepted = _accepted(row)
+    if accepted is not None:
+        left, right = (min(max(end, 1 / FARTHEST / 9), FARTHEST * 9) for end in accepted)
+        axes.barh(i, right - left, left=left, height=0.72, color="#dfe9f3", linewidth=0, zorder=0)
+    if low is not None and high is not None:
+        ends = [min(max(end, 1 / FARTHEST), FARTHEST) for end in (low, high)]
+        axes.plot(ends, [i, i], color=colour, linewidth=1.6, solid_capstyle="butt", zorder=2)
+    place = min(max(value, 1 / FARTHEST), FARTHEST)
+    marker = OUTCOME_MARKERS[row.verdict.outcome] if place == value else "<" if value < place else ">"
+    axes.plot(
+        [place],
+        [i],
+        marker,
+        color=colour,
+        markersize=4.2,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        zorder=3,
+    )
+
+
+def _accepted(row: Row) -> tuple[float, float] | None:
+    """What the rule accepts, as a ratio to the paper's figure."""
+    claimed = row.claim.claimed.value
+    rule = dict(row.claim.rules).get(row.verdict.rule) if row.verdict.rule else None
+    if rule is None or not claimed:
         return None
-    if figure.unit != row.claim.claimed.unit:
-        return None  # the rule looks at another quantity than the paper's figure
-    return figure.value / claimed
+    low, high = sorted(end / claimed for end in rule.all[0].bounds)
+    return (low, high) if high > 0 else None
 
 
-def _plain_ratio_ticks(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    low, high = axes.get_xlim()
-    decades = math.log10(high / low)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2 else (1.0,)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+def _points(row: Row) -> list[float]:
+    assert row.ratio is not None
+    return [v for v in row.ratio if v is not None and v > 0]
 
 
-def growth(part: PaperPart) -> list[tuple[str, str]]:
-    """Latency over each numeric task parameter that was varied, on log axes: (title, SVG)."""
-    found = []
-    comparisons: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for record in part.records:
-        if record.status == "ok" and record.latency:
-            comparisons[(record.profile, record.comparison)].append(record)
-    for (place, name), records in comparisons.items():
-        for parameter in _varied(records):
-            svg = _growth(records, parameter)
-            if svg is not None:
-                found.append((f"{name}: latency over {parameter} ({place})", svg))
-    return found
+def _span(values: Sequence[float]) -> tuple[float, float]:
+    return max(min(values), 1 / FARTHEST), min(max(values), FARTHEST)
 
 
-def _varied(records: Sequence[Record]) -> list[str]:
-    values: dict[str, set[float]] = defaultdict(set)
-    for record in records:
-        for name, value in record.task_parameters.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-                values[name].add(float(value))
-    return [name for name, seen in values.items() if len(seen) >= 3]
+def _beside(row: Row) -> str:
+    """The two figures in words: what a ratio alone does not tell."""
+    figure = row.verdict.figure
+    assert figure is not None
+    claimed = f"{row.claim.claimed.value:.4g}"
+    value = f"{figure.value:.3g}"
+    if figure.low is not None and figure.high is not None and f"{figure.low:.3g}" != f"{figure.high:.3g}":
+        value += f" [{figure.low:.3g}, {figure.high:.3g}]"
+    return f"{value} / {claimed} {cut(figure.unit, 22)}".strip()
 
 
-def _growth(records: Sequence[Record], parameter: str) -> str | None:
-    lines: dict[tuple[str, tuple[Any, ...]], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    others = _other_parameters(records, parameter)
-    for record in records:
-        value = record.instrument("latency")
-        if value is not None:
-            setting = tuple(record.parameters.get(n) for n in others)
-            lines[(record.label, setting)][float(record.parameters[parameter])].append(value)
-    lines = {k: v for k, v in lines.items() if len(v) >= 2}
-    if not lines or len(lines) > 14:
-        return None
-    figure, axes = _axes(3.4)
-    colour = colours(sorted({label for label, _ in lines}))
-    styles: dict[tuple[Any, ...], Any] = {}
-    for (label, setting), points in sorted(lines.items(), key=str):
-        style = styles.setdefault(setting, ("-", "--", ":", "-.")[len(styles) % 4])
-        x = sorted(points)
-        y = [sum(points[v]) / len(points[v]) for v in x]
-        extra = ", ".join(f"{n}={v}" for n, v in zip(others, setting, strict=True))
-        axes.plot(
-            x, y, style, marker="o", markersize=3.5, color=colour[label], label=f"{label} {extra}".strip()
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xlabel(parameter, fontsize=8)
-    axes.set_ylabel("latency (s)", fontsize=8)
-    ticks = sorted({v for points in lines.values() for v in points})
-    axes.set_xticks(ticks, [f"{v:g}" for v in ticks])
-    axes.minorticks_off()
-    axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+def _forest_legend(figure: Figure, axes: Axes, shown: Sequence[Row]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
-
-def _other_parameters(records: Sequence[Record], parameter: str) -> list[str]:
-    values: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        for name, value in record.parameters.items():
-            values[name].add(repr(value))
-    return sorted(n for n, seen in values.items() if len(seen) > 1 and n != parameter)
-
-
-def series(part: PaperPart) -> list[tuple[str, str]]:
-    """Series over epochs or steps, the mean over seeds of every method: (title, SVG)."""
-    curves: dict[tuple[str, str, str], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    for record in part.records:
-        if record.status != "ok":
-            continue
-        for name, curve in record.series.items():
-            curves[(record.comparison, record.profile, name)][_variant(record, part.records)].append(curve)
-    found = []
-    for (comparison, place, name), by_label in curves.items():
-        if len(by_label) > 10:
-            continue  # a grid of dozens of lines is better read in the table
-        found.append((f"{comparison}: {name} ({place})", _series(by_label, name)))
-    return found
-
-
-def _variant(record: Record, records: Sequence[Record]) -> str:
-    same = [r for r in records if r.comparison == record.comparison]
-    others = _other_parameters(same, "")
-    extra = ", ".join(f"{n}={record.parameters[n]}" for n in others if n in record.parameters)
-    return f"{record.label} {extra}".strip()
-
-
-def _series(by_label: dict[str, list[Any]], name: str) -> str:
-    figure, axes = _axes(3.0)
-    colour = colours(sorted(by_label))
-    for label, curves in sorted(by_label.items()):
-        for curve in curves:
-            axes.plot(curve.x, curve.y, color=colour[label], linewidth=0.6, alpha=0.35)
-        length = min(len(c.x) for c in curves)
-        if all(list(c.x[:length]) == list(curves[0].x[:length]) for c in curves):
-            mean = [sum(c.y[i] for c in curves) / len(curves) for i in range(length)]
-            axes.plot(curves[0].x[:length], mean, color=colour[label], linewidth=1.8, label=label)
-        else:
-            axes.plot([], [], color=colour[label], linewidth=1.8, label=label)
-    sample = next(iter(by_label.values()))[0]
-    axes.set_xlabel(sample.x_label, fontsize=8)
-    axes.set_ylabel(sample.y_label or name, fontsize=8)
-    axes.legend(fontsize=7, frameon=False)
-    return _svg(figure)
+    outcomes = [o for o in OUTCOME_MARKERS if any(r.verdict.outcome == o for r in shown)]
+    handles: list[Any] = [
+        Line2D([], [], color=OUTCOME_COLOURS[o], marker=OUTCOME_MARKERS[o], markersize=4.2, label=o)
+        for o in outcomes
+    ]
+    if any(_accepted(r) for r in shown):
+        handles.append(Patch(color="#dfe9f3", label="what the rule accepts"))
+    handles.append(Line2D([], [], color="black", linewidth=0.9, label="the paper's figure"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=1.6, columnspacing=1.2)
