@@ -1,8 +1,7 @@
-"""Where a record was made: machine, software, source revision, and what could disturb a figure."""
+"""Where a record was made: machine, software and source revision. `harness.measure.disturbance` has the rest."""
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from functools import lru_cache
@@ -18,10 +17,17 @@ _PACKAGES = (
     "torch", "numpy", "scipy", "scikit-learn", "transformers", "datasets", "lm-eval", "pandas", "triton",
 )  # fmt: skip
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def cpus() -> list[int]:
+    """The processors that this process may run on, by number."""
+    return sorted(psutil.Process().cpu_affinity())
+
 
 def threads() -> int:
     """Threads that a method may use: the cores this process may run on."""
-    return len(psutil.Process().cpu_affinity())
+    return len(cpus())
 
 
 def thread_variables(count: int) -> dict[str, str]:
@@ -31,8 +37,7 @@ def thread_variables(count: int) -> dict[str, str]:
     milliseconds, which on a machine that does anything else makes small operations several times slower; sleeping at
     once costs half as much again on an idle one.
     """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(names, str(count)), "GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false"}
+    return {**dict.fromkeys(THREAD_VARIABLES, str(count)), "GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @lru_cache(maxsize=8)
@@ -81,22 +86,12 @@ def revision(folder: Path) -> dict[str, Any]:
     return {"revision": commit, "clean": git("status", "--porcelain", "--", str(folder.parent)) == ""}
 
 
-def disturbances() -> dict[str, Any]:
-    """What could disturb a measurement that starts now."""
-    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return {
-        "load": round(os.getloadavg()[0], 2),
-        "governor": governor.read_text().strip() if governor.is_file() else None,
-    }
-
-
 def snapshot() -> dict[str, Any]:
     """All of it, for a record."""
     return {
         "machine": machine(),
         "versions": versions(),
         "source": revision(Path(__file__).resolve().parent),
-        "disturbances": disturbances(),
     }
 
 

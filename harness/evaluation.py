@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     import xarray as xr
 
 REPLICATES = 1000
-_SAMPLED = ("latency", "throughput")
+_PER_LAUNCH = {
+    "first_latency": "first", "prepare_time": "prepare", "peak_memory": "peak", "run_memory": "run",
+    "device_memory": "device",
+}  # fmt: skip
+"""Metrics of the instrument that every process of a method has, and their field in `harness.record.Launch`."""
 
 
 @dataclass
@@ -74,7 +78,9 @@ class Evaluator:
         self._used: dict[str, Record] = {}
         self._needs_interval: set[str] = set()
         self._seed_counts: list[int] = []
+        self._launch_counts: list[int] = []
         self._samples = 0
+        self._levels: dict[str, dict[int, float]] = {}
 
     def evaluate(self, expression: Expression, *, logarithmic: bool = False) -> Estimate:
         """The quantity and its 95 % interval.
@@ -90,6 +96,7 @@ class Evaluator:
         import xarray as xr
 
         self._used, self._needs_interval, self._seed_counts, self._samples = {}, set(), [], 0
+        self._launch_counts = []
         labels = {reference.label for reference in expression.references}
         self._seeds = sorted({r.seed for r in self._records if r.status == "ok" and r.label in labels})
         self._rng = np.random.default_rng(self._bootstrap_seed)
@@ -97,6 +104,7 @@ class Evaluator:
         # One draw of seeds for the whole expression: methods that ran on the same seeds stay paired.
         self._draws = self._rng.integers(0, count, size=(REPLICATES + 1, count))
         self._draws[0] = np.arange(count)
+        self._launch_draws: dict[int, Any] = {}
         with warnings.catch_warnings(), np.errstate(all="ignore"), _exact_alignment():
             warnings.simplefilter("ignore", RuntimeWarning)  # means over absent grid points are NaN on purpose
             try:
@@ -126,7 +134,8 @@ class Evaluator:
         keys = list(self._used)
         draws = replicates[1:]
         draws = draws[np.isfinite(draws)]
-        if seeds == 1 and self._needs_interval:
+        units = seeds if seeds != 1 else min(self._launch_counts, default=1)
+        if units == 1 and self._needs_interval:
             names = ", ".join(sorted(self._needs_interval))
             # However many runs it had, one process has one memory layout and one moment: latency too differs
             # more between processes than between the runs of one.
@@ -137,11 +146,11 @@ class Evaluator:
             return Estimate(value, None, None, seeds, self._samples, keys, why)
         log = logarithmic and value > 0 and bool((draws > 0).all())
         centre, spread = (math.log(value), np.log(draws)) if log else (value, draws)
-        if seeds >= 2 and self._seed_counts:
+        if units >= 2 and self._seed_counts:
             # With few seeds the percentiles of a bootstrap are too narrow. The bootstrap's standard error,
             # corrected for its bias, with Student's t gives back the classical interval for a mean.
-            error = float(np.std(spread)) * math.sqrt(seeds / (seeds - 1))
-            half = float(stats.t.ppf(0.975, seeds - 1)) * error
+            error = float(np.std(spread)) * math.sqrt(units / (units - 1))
+            half = float(stats.t.ppf(0.975, units - 1)) * error
             low, high = centre - half, centre + half
         else:
             low, high = (float(q) for q in np.percentile(spread, [2.5, 97.5]))
@@ -201,30 +210,32 @@ class Evaluator:
         index = {n: {hashable(v): i for i, v in enumerate(values)} for n, values in axes.items()}
         position = {seed: i for i, seed in enumerate(self._seeds)}
         shape = (len(self._seeds), *(len(v) for v in axes.values()))
-        sampled = reference.metric in _SAMPLED
-        table = np.full((REPLICATES + 1, *shape) if sampled else shape, np.nan)
+        # Where there are several seeds they are what is resampled: their spread has that of their launches in it.
+        # A single seed is spread out by its launches.
+        by_launch = len(self._seeds) == 1
+        table = np.full((REPLICATES + 1, *shape) if by_launch else shape, np.nan)
         counts: dict[int, int] = {}
         for record in records:
             at: tuple[Any, ...] = (
                 position[record.seed],
                 *(index[n][hashable(record.parameters.get(n))] for n in names),
             )
-            value = record.value(reference.metric)
-            if value is None:
+            launched = self._launched(record, reference.metric)
+            if launched is None:
                 continue
             self._used[record.key] = record
             counts[record.seed] = counts.get(record.seed, 0) + 1
-            if sampled:
-                table[(slice(None), *at)] = self._medians(record, reference.metric)
+            if by_launch:
+                table[(slice(None), *at)] = self._over_launches(launched, reference.metric)
             else:
-                table[at] = value
+                table[at] = _mean(launched, reference.metric)
         if not counts:
             raise NotMeasured(f"the records of '{reference.label}' have no {reference.metric}")
         self._seed_counts.append(len(counts))
         if not self._deterministic(reference.metric):
             self._needs_interval.add(reference.metric)
         coordinates = {n: np.array([hashable(v) for v in values], dtype=object) for n, values in axes.items()}
-        resampled = self._resample(table, sampled)
+        resampled = table if by_launch else table[self._draws]
         if reference.seeds == "each":
             array = xr.DataArray(
                 resampled,
@@ -235,27 +246,58 @@ class Evaluator:
             array = xr.DataArray(np.nanmean(resampled, axis=1), dims=[REPLICATE, *names], coords=coordinates)
         return array
 
-    def _resample(self, table: Any, sampled: bool) -> Any:
-        """Replicates over resampled seeds: [replicate, seed, ...]."""
+    def _launched(self, record: Record, metric: str) -> Any:
+        """The values of a metric, one per launch that has its own; None where it was not measured."""
         import numpy as np
 
-        if not sampled:
-            return table[self._draws]
-        rows = np.arange(REPLICATES + 1)[:, None]
-        return table[rows, self._draws]
+        if metric in ("latency", "throughput"):
+            if record.latency is None or (metric == "throughput" and record.amount is None):
+                return None
+            self._samples += len(record.latency.samples)
+            seconds = np.exp(list(self._steadied(record).values()))
+            values = seconds if metric == "latency" else float(record.amount or math.nan) / seconds
+        elif metric in _PER_LAUNCH and record.launches:
+            found = [getattr(launch, _PER_LAUNCH[metric]) for launch in record.launches]
+            if any(value is None for value in found):
+                return None
+            values = np.array(found, dtype=float)
+        else:
+            value = record.value(metric)
+            if value is None:
+                return None
+            values = np.array([value])
+        if not self._deterministic(metric):
+            self._launch_counts.append(len(values))
+        return values
 
-    def _medians(self, record: Record, metric: str) -> Any:
-        """The median of the samples and of resampled samples: [replicate]."""
+    def _steadied(self, record: Record) -> dict[int, float]:
+        """The log latency of each launch, without the drift it shares with those it took turns with."""
         import numpy as np
 
-        assert record.latency is not None
-        samples = np.asarray(record.latency.samples, dtype=float)
-        self._samples += samples.size
-        medians = np.empty(REPLICATES + 1)
-        medians[0] = np.median(samples)
-        draws = self._rng.integers(0, samples.size, size=(REPLICATES, samples.size))
-        medians[1:] = np.median(samples[draws], axis=1)
-        return medians if metric == "latency" else float(record.amount or math.nan) / medians
+        from harness.measure.statistics import log_latencies
+
+        latency = record.latency
+        assert latency is not None
+        if not latency.blocks.launch:
+            return {0: math.log(max(float(np.median(latency.samples)), 1e-12))}
+        if record.key not in self._levels:
+            group = [record]
+            if record.turns is not None:
+                group = [r for r in self._records if r.turns == record.turns and r.status == "ok" and r.latency]
+            for each, levels in zip(group, log_latencies([r.latency for r in group if r.latency]), strict=True):
+                self._levels[each.key] = levels
+        return self._levels[record.key]
+
+    def _over_launches(self, values: Any, metric: str) -> Any:
+        """The mean over the launches, and over resampled ones: [replicate]. The same draw for all methods."""
+        import numpy as np
+
+        n = len(values)
+        if n not in self._launch_draws:
+            draws = np.random.default_rng([self._bootstrap_seed, n]).integers(0, n, size=(REPLICATES + 1, n))
+            draws[0] = np.arange(n)
+            self._launch_draws[n] = draws
+        return _mean(values[self._launch_draws[n]], metric)
 
     def _matching(self, reference: Reference) -> list[Record]:
         fixed = dict(reference.fixed)
@@ -274,6 +316,15 @@ class Evaluator:
             reasons = sorted({f"{r.status}: {r.reason}" if r.reason else r.status for r in there})
             raise NotMeasured(f"'{reference.label}' {'at ' + at + ' ' if at else ''}{'; '.join(reasons)}")
         return good
+
+
+def _mean(values: Any, metric: str) -> Any:
+    """Over launches, the last axis: of latencies and rates the geometric mean, so that ratios stay paired."""
+    import numpy as np
+
+    if metric in ("latency", "throughput"):
+        return np.exp(np.mean(np.log(values), axis=-1))
+    return np.mean(values, axis=-1)
 
 
 def _exact_alignment() -> contextlib.AbstractContextManager[Any]:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 import psutil
 
 from harness.errors import BadOutput, HarnessError
-from harness.measure.sampling import Block
 from harness.record import Status
 from harness.worker import Channel
 
@@ -91,6 +90,7 @@ class Nursery:
             env=environment,
             bufsize=0,
         )
+        self.pid = self._process.pid
         self._reports = b""
         self._await_ready()
 
@@ -191,7 +191,6 @@ class Worker:
     memory_limit: int | None = None
     _tail: bytes = b""
     _log_open: bool = True
-    last: dict[str, Any] = field(default_factory=dict)
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for the answer, watching the limits.
@@ -217,11 +216,6 @@ class Worker:
                     if answer is not None:
                         return answer
                 self._watch(verb)
-
-    def run(self, count: int, keep: bool = False) -> Block:
-        """Run the method `count` times; see `harness.measure.sampling.Runs`."""
-        self.last = self.ask("run", count=count, keep=keep)
-        return Block(self.last["samples"], self.last["cpu"])
 
     def end(self) -> None:
         """End the process and everything that it started."""

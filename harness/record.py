@@ -20,6 +20,8 @@ INSTRUMENT_METRICS: dict[str, tuple[str, str, str]] = {
     "run_memory": ("B", "lower", "Peak resident memory of the runs above the level before them."),
     "device_memory": ("B", "lower", "Peak allocated device memory above the level before prepare."),
     "throughput": ("1/s", "higher", "Amount of work per second."),
+    "latency_p90": ("s", "lower", "The time that nine runs in ten stay under."),
+    "latency_p99": ("s", "lower", "The time that 99 runs in a hundred stay under."),
 }
 """Metrics of the instrument: unit, which way is better, meaning."""
 
@@ -28,15 +30,32 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Blocks(_Model):
+    """Which samples were taken together, as equally long lists with an entry per block, in the order taken.
+
+    Attributes:
+        launch: the process, from 0.
+        round: the round of that launch in which all methods took a turn, from 0.
+        size: how many samples.
+    """
+
+    launch: list[int] = Field(default_factory=list)
+    round: list[int] = Field(default_factory=list)
+    size: list[int] = Field(default_factory=list)
+
+
 class Latency(_Model):
     """Wall-clock times of the runs.
 
     Attributes:
         samples: seconds per run, in the order they were taken.
-        first: seconds of the first run after prepare, which warms up.
+        first: seconds of the first run after prepare in the first process, which warms up.
         cpu: mean CPU seconds per run over all threads, or None where it was not read.
         clock: "host" or "cuda-events".
-        stopped: why sampling stopped: "once", "budget", "max-samples".
+        stopped: why sampling stopped: "once", "precision", "budget", "max-samples".
+        runs_per_sample: consecutive runs that a sample is the mean of; above 1 for runs of microseconds.
+        blocks: in which process and round the samples were taken; empty for a single run.
+        preempted: how often the kernel gave the processor to others during the runs.
     """
 
     samples: list[float]
@@ -44,6 +63,19 @@ class Latency(_Model):
     cpu: float | None = None
     clock: str = "host"
     stopped: str = "once"
+    runs_per_sample: int = 1
+    blocks: Blocks = Field(default_factory=Blocks)
+    preempted: int | None = None
+
+
+class Launch(_Model):
+    """One process of a method: first run and prepare in seconds, peaks in bytes as in `Memory`."""
+
+    first: float
+    prepare: float
+    peak: int | None = None
+    run: int | None = None
+    device: int | None = None
 
 
 class Memory(_Model):
@@ -76,8 +108,12 @@ class Record(_Model):
         emulated: whether the profile's hardware was emulated.
         status, reason: how it went, and why not, in one sentence.
         log: the last lines that the method printed, for a record that is not ok.
-        latency, prepare_time, memory, amount, metrics, series: what was measured.
-        environment: where it ran.
+        latency, prepare_time, memory, amount, metrics, series: what was measured; prepare time, memory, metrics
+            and series in the first process.
+        launches: what was measured of each process.
+        turns: the same text in all records whose methods took turns with each other; None for a single run.
+        unstable: why the machine was too disturbed for times to decide anything; None when it was not.
+        environment: where it ran: machine, versions, source, conditions (threads, processors, turns) and disturbances.
         started: UTC time, ISO 8601.
         duration: seconds from launch to end.
     """
@@ -105,6 +141,9 @@ class Record(_Model):
     amount_unit: str = ""
     metrics: dict[str, float] = Field(default_factory=dict)
     series: dict[str, SeriesRecord] = Field(default_factory=dict)
+    launches: list[Launch] = Field(default_factory=list)
+    turns: str | None = None
+    unstable: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
     started: str = ""
     duration: float | None = None
@@ -122,6 +161,8 @@ class Record(_Model):
         match name:
             case "latency":
                 return statistics.median(latency.samples) if latency else None
+            case "latency_p90" | "latency_p99":
+                return _percentile(latency, 0.9 if name == "latency_p90" else 0.99)
             case "cpu_time":
                 return latency.cpu if latency else None
             case "first_latency":
@@ -143,6 +184,17 @@ class Record(_Model):
     def value(self, name: str) -> float | None:
         """A metric by name, of the instrument or of the method and task; None where there is none."""
         return self.instrument(name) if name in INSTRUMENT_METRICS else self.metrics.get(name)
+
+
+def _percentile(latency: Latency | None, share: float) -> float | None:
+    """A percentile of the runs; None where there are too few runs to have one or samples that mix several."""
+    if latency is None or latency.runs_per_sample > 1 or len(latency.samples) * (1 - share) < 1 - 1e-9:
+        return None
+    ordered = sorted(latency.samples)
+    place = share * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

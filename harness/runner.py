@@ -6,20 +6,24 @@ is not repeated.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import os
+import random
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from harness import environment, profile
+from harness import environment, measuring, profile
 from harness.cache import default_directory
 from harness.catalog import Catalog, MethodEntry
 from harness.errors import HarnessError
-from harness.launch import Failed, Nursery
-from harness.measure import clock, sampling
-from harness.record import Latency, Memory, Record, SeriesRecord, Status, key_of
+from harness.launch import Nursery
+from harness.measure import disturbance
+from harness.measure.turns import Plan
+from harness.measuring import Seat
+from harness.record import Record, Status, key_of
 from harness.store import Store
 from harness.suite import Comparison, Contestant
 
@@ -113,6 +117,9 @@ def run(
 ) -> Summary:
     """Measure what is not stored yet.
 
+    A comparison whose methods take turns is measured whole: where one of its records is missing all are made again,
+    since a method measured an hour later was not measured beside the others.
+
     Args:
         catalog: where tasks and methods are.
         comparisons: what to measure.
@@ -120,44 +127,80 @@ def run(
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
         progress: a display.
-        should_stop: asked before each method; True ends the run there, with all so far stored.
+        should_stop: asked before each comparison, and before each method of one that takes no turns; True ends the run
+            there, with all so far stored.
     """
     progress = progress or Progress()
     steps = plan(catalog, comparisons)
     known = {} if fresh else store.get(step.key for step in steps)
     summary = Summary()
-    todo: list[Step] = []
-    for step in steps:
-        record = known.get(step.key)
-        if record is None or record.status == "skipped" or (retry and record.status != "ok"):
-            todo.append(step)
-        else:
-            summary.records.append(record)
+    work: list[list[Step]] = []
+    for group in _groups(steps):
+        todo, stored = _todo(group, known, retry)
+        summary.records += stored
+        work += todo
     summary.stored = len(summary.records)
-    progress.begin(todo, summary.stored)
-    if not todo:
+    progress.begin([step for group in work for step in group], summary.stored)
+    if not work:
         return summary
     nursery: Nursery | None = None
     try:
-        for step in todo:
+        for group in work:
             if should_stop():
                 break
-            progress.start(step)
-            reason = _unavailable(catalog, step)
-            if reason is not None:
-                record = _record(step, "skipped", reason=reason)
-            else:
-                if nursery is None:
-                    nursery = start_nursery(catalog, todo)
-                record = measure(catalog, step, nursery, progress)
-            store.add(record)
-            summary.records.append(record)
-            summary.measured += 1
-            progress.finish(step, record)
+            reasons = [_unavailable(catalog, step) for step in group]
+            possible = [step for step, reason in zip(group, reasons, strict=True) if reason is None]
+            if possible and nursery is None:
+                nursery = start_nursery(catalog, [step for each in work for step in each])
+            records = [
+                _record(step, "skipped", reason=reason)
+                for step, reason in zip(group, reasons, strict=True)
+                if reason is not None
+            ]
+            if possible:
+                assert nursery is not None
+                records += measure(catalog, possible, nursery, progress)
+            made = {record.key: record for record in records}
+            store.add(*made.values())
+            for step in group:
+                summary.records.append(made[step.key])
+                summary.measured += 1
+                progress.finish(step, made[step.key])
     finally:
         if nursery is not None:
             nursery.close()
     return summary
+
+
+def _groups(steps: Sequence[Step]) -> list[list[Step]]:
+    """Steps by comparison, in order."""
+    groups: list[list[Step]] = []
+    for step in steps:
+        if groups and groups[-1][0].comparison is step.comparison:
+            groups[-1].append(step)
+        else:
+            groups.append([step])
+    return groups
+
+
+def _todo(
+    group: Sequence[Step], known: Mapping[str, Record], retry: bool
+) -> tuple[list[list[Step]], list[Record]]:
+    """What of a comparison is measured now, as groups that take turns, and the stored records that stay."""
+    missing = []
+    for step in group:
+        record = known.get(step.key)
+        if record is None or record.status == "skipped" or (retry and record.status != "ok"):
+            missing.append(step)
+    if not missing:
+        return [], [known[step.key] for step in group]
+    if group[0].comparison.repeats == "once":
+        return [[step] for step in missing], [known[s.key] for s in group if s not in missing]
+    skips = [s for s in missing if s.key in known and known[s.key].status == "skipped"]
+    if len(skips) == len(missing) and len(missing) < len(group):
+        # What was missing then is most likely missing still; asking costs less than measuring the others again.
+        return [skips], [known[s.key] for s in group if s not in skips]
+    return [list(group)], []
 
 
 def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
@@ -182,59 +225,90 @@ def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
         return Nursery(PRELOAD, packages=packages, variables=variables)
 
 
-def measure(catalog: Catalog, step: Step, nursery: Nursery, progress: Progress) -> Record:
-    """Launch a worker for one method and take it from load to measure."""
-    comparison = step.comparison
+def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress: Progress) -> list[Record]:
+    """Take the methods of one comparison from launch to records."""
+    comparison = steps[0].comparison
     place = profile.get(comparison.profile)
-    began = time.monotonic()
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    found: dict[str, Any] = {"started": started, "environment": environment.snapshot()}
-
-    def phase(name: str) -> None:
-        progress.phase(step, name)
-
-    try:
-        worker = nursery.launch()
-    except Failed as failure:
-        return _record(step, failure.status, reason=failure.reason, log=failure.log, **found)
-    worker.deadline = began + comparison.time_limit
-    worker.memory_limit = comparison.memory_limit or place.memory_limit()
-    try:
-        phase("loading")
-        loaded = worker.ask("load", **_request(catalog, step, place.device, worker.memory_limit))
-        found["amount"] = loaded["amount"]
-        phase("preparing")
-        found["prepare_time"] = worker.ask("prepare")["seconds"]
-        phase("running")
-        first = worker.run(1, keep=True)
-        found["latency"] = Latency(
-            samples=first.samples, first=first.samples[0], cpu=first.cpu, clock=clock.NAMES[place.device]
+    threads = comparison.threads or environment.threads()
+    limit = comparison.memory_limit or place.memory_limit()
+    seats = [
+        Seat(
+            name=step.contestant.label,
+            nursery=nursery,
+            request=request_for(catalog, comparison, step.contestant, place.device, limit, comparison.threads),
+            time_limit=comparison.time_limit,
+            memory_limit=limit,
+            phase=_teller(progress, step),
+            flush=comparison.flush_cache,
         )
-        found["memory"] = Memory(**worker.last["memory"])
-        phase("measuring")
-        measured = worker.ask("measure")
-        found["metrics"] = measured["metrics"]
-        found["series"] = {k: SeriesRecord(**v) for k, v in measured["series"].items()}
-        phase("running")
-        sampling_plan = sampling.Plan(
-            once=comparison.repeats == "once",
-            budget=comparison.budget,
-            min_samples=comparison.min_samples,
-            max_samples=comparison.max_samples,
+        for step in steps
+    ]
+    watch = disturbance.Watch(lambda: [os.getpid()], gpu=place.device == "cuda")
+    for step in steps:
+        progress.start(step)
+    conditions = measuring.measure(
+        seats, plan_of(comparison), cpus=environment.cpus(), threads=threads, rng=random.Random()
+    )
+    found = watch.stop()
+    where = {**environment.snapshot(), "disturbances": found, "conditions": asdict(conditions)}
+    turns = uuid.uuid4().hex if conditions.side_by_side else None
+    unstable = disturbance.unstable(found)
+    return [
+        _record(
+            step,
+            seat.status,
+            **_found(seat),
+            started=started,
+            environment=where,
+            turns=turns,
+            unstable=unstable,
         )
-        found["latency"] = sampling.sample(worker, first, sampling_plan, clock.NAMES[place.device])
-        found["memory"] = Memory(**worker.last["memory"])
-        status, reason, log = "ok", None, None
-    except Failed as failure:
-        status, reason, log = failure.status, failure.reason, failure.log or None
-    finally:
-        worker.end()
-    found["duration"] = time.monotonic() - began
-    return _record(step, status, reason=reason, log=log, **found)
+        for step, seat in zip(steps, seats, strict=True)
+    ]
 
 
-def _request(catalog: Catalog, step: Step, device: str, memory: int | None) -> dict[str, Any]:
-    comparison, contestant = step.comparison, step.contestant
+def _teller(progress: Progress, step: Step) -> Callable[[str], None]:
+    return lambda name: progress.phase(step, name)
+
+
+def plan_of(comparison: Comparison) -> Plan:
+    """How long a comparison is measured."""
+    return Plan(
+        once=comparison.repeats == "once",
+        launches=comparison.launches,
+        budget=comparison.budget,
+        precision=comparison.precision,
+        min_samples=comparison.min_samples,
+        max_samples=comparison.max_samples,
+    )
+
+
+def _found(seat: Seat) -> dict[str, Any]:
+    """What a seat brought, as fields of a record. What was measured before a failure is kept."""
+    return {
+        "reason": seat.reason,
+        "log": seat.log,
+        "amount": seat.amount,
+        "prepare_time": seat.launches[0].prepare if seat.launches else None,
+        "latency": seat.latency(),
+        "memory": seat.memory,
+        "metrics": seat.metrics,
+        "series": seat.series,
+        "launches": seat.launches,
+        "duration": seat.seconds,
+    }
+
+
+def request_for(
+    catalog: Catalog,
+    comparison: Comparison,
+    contestant: Contestant,
+    device: str,
+    memory: int | None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """What a worker is asked to load for one method; see `harness.worker.Worker.load`."""
     task, method = catalog.task(comparison.task), catalog.method(contestant.method)
     return {
         "packages": {name: str(path) for name, path in catalog.modules().items()},
@@ -253,6 +327,7 @@ def _request(catalog: Catalog, step: Step, device: str, memory: int | None) -> d
         "profile": comparison.profile,
         "cache": str(default_directory()),
         "memory": memory,
+        "threads": threads,
     }
 
 
@@ -290,6 +365,8 @@ def _key(comparison: Comparison, contestant: Contestant, source: str) -> str:
             "seed": comparison.seed,
             "profile": comparison.profile,
             "repeats": comparison.repeats,
+            "threads": comparison.threads,
+            "flush_cache": comparison.flush_cache,
             "source": source,
             "versions": environment.versions(),
         }

@@ -71,21 +71,25 @@ class Store:
         self._engine: sql.Engine | None = None
         self.location = text
 
-    def add(self, record: Record) -> None:
-        """Write a record; one with the same key is replaced."""
-        row = _Row(
-            key=record.key,
-            paper=record.paper,
-            task=record.task,
-            method=record.method,
-            profile=record.profile,
-            status=record.status,
-            source=record.source,
-            started=record.started,
-            document=record.model_dump_json(exclude_none=True),
-        )
+    def add(self, *records: Record) -> None:
+        """Write records, all or none; one with the same key is replaced."""
+        rows = [
+            _Row(
+                key=record.key,
+                paper=record.paper,
+                task=record.task,
+                method=record.method,
+                profile=record.profile,
+                status=record.status,
+                source=record.source,
+                started=record.started,
+                document=record.model_dump_json(exclude_none=True),
+            )
+            for record in records
+        ]
         with Session(self._open(create=True)) as session, session.begin():
-            session.merge(row)
+            for row in rows:
+                session.merge(row)
 
     def get(self, keys: Iterable[str]) -> dict[str, Record]:
         """The records among `keys` that are stored, by key."""
@@ -126,7 +130,8 @@ class Store:
             if values:
                 query = query.where(column.in_(values))
         with Session(engine) as session:
-            for (document,) in session.execute(query):
+            # In portions: the driver would otherwise hold every document of a large store at once.
+            for (document,) in session.execute(query.execution_options(yield_per=1000)):
                 yield Record.model_validate_json(document)
 
     def frame(self, **filters: Any) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The schema of suites, and how a suite expands into comparisons.
+"""How a suite expands into comparisons; `harness.suitefile` has its schema.
 
 A suite names contenders and tasks; grids over task parameters make several comparisons, grids over method
 parameters make several contenders of one comparison.
@@ -7,153 +7,23 @@ parameters make several contenders of one comparison.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing import Any, Literal
 
 from harness import parameters, yamlfile
 from harness.catalog import Catalog
 from harness.errors import RequestError, RequestErrors, nearest
-from harness.paper import ProfileName, Slug, Text
+from harness.suitefile import ComparisonSpec, Contender, Gate, load, size_in_bytes
+
+__all__ = [
+    "Comparison", "ComparisonSpec", "Contender", "Contestant", "Gate", "check", "comparisons", "expand", "load",
+    "size_in_bytes", "specs",
+]  # fmt: skip
 
 FIRST_SEED = 1000
 """Verdicts use seeds from here upwards; smaller ones are left to trials."""
-
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
-Values = Annotated[list[Any], Field(min_length=1)]
-
-_DEFAULT_PROFILES: list[ProfileName] = ["cpu"]
-_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
-
-def _check_size(value: str | int) -> str | int:
-    size_in_bytes(value)
-    return value
-
-
-def size_in_bytes(value: str | int) -> int:
-    """ "512MB" or "4 GiB" in bytes. Raises `ValueError` for anything else."""
-    if isinstance(value, int):
-        return value
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", value)
-    if not match or match[2] not in _UNITS:
-        raise ValueError(f"'{value}' is not a size such as 512MB or 4GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-Size = Annotated[str | int, AfterValidator(_check_size)]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Limits(_Model):
-    """What one method may use in one comparison."""
-
-    time: float | None = Field(default=None, gt=0, description="Seconds for everything (default 600).")
-    memory: Size | None = Field(default=None, description="Host memory, e.g. 8GB (default the profile's).")
-
-
-class Timing(_Model):
-    """How latency is measured."""
-
-    repeats: Literal["adaptive", "once"] | None = Field(default=None, description="Default: the task's.")
-    budget: float | None = Field(default=None, gt=0, description="Seconds of repeated runs (default 2).")
-    min_samples: int | None = Field(default=None, ge=1, description="At least so many (default 5).")
-    max_samples: int | None = Field(default=None, ge=1, description="At most so many (default 1000).")
-
-
-class Contender(_Model):
-    """A method in a comparison."""
-
-    method: str
-    label: Label | None = Field(default=None, description="Name in this suite (default the method's).")
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, Values] = Field(
-        default_factory=dict, description="One contender per combination, all with the same label."
-    )
-
-
-class Overrides(_Model):
-    """What differs on a profile."""
-
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Added to the comparison's.")
-    grid: dict[str, Values] | None = Field(default=None, description="Replaces single axes of the grid.")
-    methods: list[str | Contender] | None = Field(default=None, description="Replaces the methods.")
-    seeds: int | list[int] | None = None
-    limits: Limits | None = None
-    measure: Timing | None = None
-
-
-class ComparisonSpec(_Model):
-    """Methods that meet on a task."""
-
-    task: str
-    methods: list[str | Contender] = Field(min_length=1)
-    paper: str | None = Field(default=None, description="The paper whose claims it serves.")
-    about: Text | None = None
-    tags: list[Slug] = Field(default_factory=list, description="smoke, full, headline, ...")
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Parameters of the task.")
-    grid: dict[str, Values] = Field(
-        default_factory=dict, description="Task parameters; one comparison per combination."
-    )
-    seeds: int | list[int] = Field(default=1, description="How many from 1000 upwards, or which.")
-    limits: Limits = Field(default_factory=Limits)
-    measure: Timing = Field(default_factory=Timing)
-    profiles: dict[ProfileName, Overrides] | list[ProfileName] = Field(
-        default_factory=lambda: _DEFAULT_PROFILES, description="Where it runs, with what differs there."
-    )
-
-    def on_profile(self, profile: str) -> ComparisonSpec | None:
-        """This comparison with the profile's overrides, or None when it does not run there."""
-        if isinstance(self.profiles, list):
-            return self if profile in self.profiles else None
-        overrides = self.profiles.get(profile)  # type: ignore[call-overload]
-        if overrides is None:
-            return None
-        changed: dict[str, Any] = {
-            "parameters": {**self.parameters, **overrides.parameters},
-            "grid": {
-                **{k: v for k, v in self.grid.items() if k not in overrides.parameters},
-                **(overrides.grid or {}),
-            },
-        }
-        for name in ("methods", "seeds"):
-            if getattr(overrides, name) is not None:
-                changed[name] = getattr(overrides, name)
-        for name in ("limits", "measure"):
-            given = getattr(overrides, name)
-            if given is not None:
-                changed[name] = getattr(self, name).model_copy(update=given.model_dump(exclude_none=True))
-        return self.model_copy(update=changed)
-
-
-class Include(_Model):
-    """Comparisons of other suites."""
-
-    suites: list[str] = Field(default_factory=list, description="Names; empty for all beside this one.")
-    tags: list[Slug] = Field(default_factory=list, description="Only those with one of these tags.")
-    papers: list[str] = Field(default_factory=list, description="Only those of these papers.")
-
-
-class Suite(_Model):
-    """A suite file."""
-
-    title: Text
-    about: Text | None = None
-    include: list[Include] = Field(default_factory=list)
-    comparisons: dict[Slug, ComparisonSpec] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _something(self) -> Suite:
-        if not self.include and not self.comparisons:
-            raise ValueError("a suite has 'comparisons' or an 'include'")
-        return self
 
 
 @dataclass(frozen=True)
@@ -163,6 +33,7 @@ class Contestant:
     method: str
     label: str
     parameters: Mapping[str, Any]
+    gate: Gate = field(default_factory=Gate)
 
 
 @dataclass(frozen=True)
@@ -184,14 +55,11 @@ class Comparison:
     budget: float
     min_samples: int
     max_samples: int
+    launches: int = 3
+    precision: float | None = None
+    threads: int | None = None
+    flush_cache: bool = False
     amount_unit: str = ""
-
-
-def load(path: Path) -> tuple[Suite, yamlfile.Document]:
-    """Read a suite file. Raises `RequestError` or `RequestErrors` with lines."""
-    document = yamlfile.load(path)
-    suite: Suite = yamlfile.validate(Suite, document)
-    return suite, document
 
 
 def expand(
@@ -256,7 +124,7 @@ def specs(
     path = catalog.suite(name).resolve()
     suite, document = load(path)
     for key, spec in suite.comparisons.items():
-        yield path.stem, key, spec, document
+        yield path.stem, key, spec.model_copy(update={"gate": suite.gate.with_(spec.gate)}), document
     for i, include in enumerate(suite.include):
         if path in _inside:
             raise document.error("includes itself", ("include", i))
@@ -276,7 +144,7 @@ def specs(
                     continue
                 if include.papers and spec.paper not in include.papers:
                     continue
-                yield item
+                yield item[0], item[1], spec.model_copy(update={"gate": suite.gate.with_(spec.gate)}), item[3]
 
 
 def check(catalog: Catalog, key: str, spec: ComparisonSpec, document: yamlfile.Document) -> None:
@@ -358,7 +226,7 @@ def comparisons(
 ) -> Iterator[Comparison]:
     """What a comparison of a suite, with the overrides of `profile` applied, expands into."""
     task = catalog.task(spec.task)
-    contestants = tuple(_contestants(catalog, spec.methods))
+    contestants = tuple(_contestants(catalog, spec.methods, spec.gate))
     seeds = range(FIRST_SEED, FIRST_SEED + spec.seeds) if isinstance(spec.seeds, int) else spec.seeds
     repeats = spec.measure.repeats or task.repeats
     for point in _product(spec.grid):
@@ -379,17 +247,22 @@ def comparisons(
                 budget=spec.measure.budget or 2.0,
                 min_samples=spec.measure.min_samples or 5,
                 max_samples=spec.measure.max_samples or 1000,
+                launches=spec.measure.launches or 3,
+                precision=spec.measure.precision,
+                threads=spec.measure.threads,
+                flush_cache=bool(spec.measure.flush_cache),
                 amount_unit=task.amount_unit,
             )
 
 
-def _contestants(catalog: Catalog, items: Sequence[str | Contender]) -> Iterator[Contestant]:
+def _contestants(catalog: Catalog, items: Sequence[str | Contender], gate: Gate) -> Iterator[Contestant]:
     for item in items:
         contender = Contender(method=item) if isinstance(item, str) else item
         entry = catalog.method(contender.method)
         for point in _product(contender.grid):
             given = parameters.complete(entry, {**contender.parameters, **point})
-            yield Contestant(contender.method, contender.label or contender.method, given)
+            own = gate.with_(contender.gate) if contender.gate else gate
+            yield Contestant(contender.method, contender.label or contender.method, given, own)
 
 
 def _product(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Records and claims to verdicts.
 
 A verdict comes from a measurement or it is "not measured". The interval of a condition's quantity decides it:
-inside the bounds it holds, wholly in the contradicted region it is contradicted, anything else is inconclusive.
+inside the bounds it holds, wholly in the contradicted region it is contradicted, anything else is inconclusive. So is
+what rests on times that a disturbed machine took.
 A scaled setting never earns "reproduced", and neither does emulated hardware.
 """
 
@@ -21,6 +22,7 @@ from harness.paper import Claim, Condition, Rule
 from harness.record import INSTRUMENT_METRICS, Record
 
 Outcome = Literal["reproduced", "consistent", "contradicted", "inconclusive", "not measured"]
+_TIMES = ("s", "ms", "us", "µs", "ns", "min", "h", "1/s")
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "consistent", "contradicted", "inconclusive", "not measured")
 
 
@@ -171,9 +173,11 @@ def _conditions(
             what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
             raise NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
-        decided.append(_judge(condition, estimate, claim))
+        behind = [r for r in records if r.key in set(estimate.keys)]
+        disturbed = _disturbed(catalog, condition.quantity, behind, selection.task)
+        decided.append(_judge(condition, estimate, claim, disturbed))
         keys |= dict.fromkeys(estimate.keys)
-        used |= {r.key: r for r in records if r.key in estimate.keys}
+        used |= {r.key: r for r in behind}
     return decided, list(keys), list(used.values())
 
 
@@ -197,7 +201,21 @@ def _figure(quantity: str, estimate: evaluation.Estimate, unit: str = "") -> Fig
     )
 
 
-def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) -> Decided:
+def _disturbed(catalog: Catalog, quantity: str, records: Sequence[Record], task: str) -> str | None:
+    """Why times among `records` decide nothing, where the quantity has times in it; None when they may."""
+    reasons = [r.unstable for r in records if r.unstable]
+    if not reasons:
+        return None
+    names = Names(catalog, task, {r.method for r in records})
+    if not any(names.is_time(reference.metric) for reference in expression.parse(quantity).references):
+        return None
+    which = "" if len(reasons) == len(records) else f" in {len(reasons)} of {len(records)} records"
+    return f"unstable{which}: {reasons[0]}"
+
+
+def _judge(
+    condition: Condition, estimate: evaluation.Estimate, claim: Claim, disturbed: str | None = None
+) -> Decided:
     low, high = condition.bounds
     unit = condition.unit if condition.unit is not None else claim.claimed.unit
     figure = _figure(condition.quantity, estimate, unit)
@@ -208,12 +226,14 @@ def _judge(condition: Condition, estimate: evaluation.Estimate, claim: Claim) ->
             outcome = "holds"
         elif estimate.high < bad_low or estimate.low > bad_high:
             outcome = "contradicted"
+    if disturbed is not None:
+        outcome = "inconclusive"
     return Decided(
         quantity=condition.quantity,
         bounds=condition.describe(),
         figure=figure,
         outcome=outcome,
-        why=estimate.why,
+        why=disturbed or estimate.why,
     )
 
 
@@ -306,6 +326,13 @@ class Names:
         """Whether one measurement of the metric decides."""
         metric = self.metric(name)
         return metric is not None and bool(metric.deterministic)
+
+    def is_time(self, name: str) -> bool:
+        """Whether the metric is a time or a rate, which a disturbed machine falsifies."""
+        if name in INSTRUMENT_METRICS:
+            return INSTRUMENT_METRICS[name][0] in _TIMES
+        metric = self.metric(name)
+        return metric is not None and (metric.unit in _TIMES or metric.unit.endswith("/s"))
 
     def better(self, name: str) -> str:
         """Which way the metric is better."""

@@ -17,6 +17,7 @@ import importlib
 import json
 import math
 import os
+import random
 import resource
 import select
 import signal
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.catalog import install_packages
+from harness.environment import THREAD_VARIABLES
 from harness.errors import BadOutput, Unavailable
 
 MAX_LINE = 64 << 20
@@ -95,12 +97,15 @@ class Worker:
         self._output: Any = None
         self._device = "cpu"
         self._memory: Any = None
+        self._padding: list[bytes] = []
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the task and the method, and load the work."""
         from harness.measure.memory import Account
         from harness.method import Context
 
+        self._padding = _shuffle_layout()
+        _confine(request.get("cpus"), request.get("threads"))
         install_packages({name: Path(path) for name, path in request["packages"].items()})
         task = _construct(request["task"])
         self._method = _construct(request["method"])
@@ -126,18 +131,30 @@ class Worker:
 
         method = self._method
         with self._memory.preparing():
-            samples, _cpu, _output = clock.timed(lambda: method.prepare(method.work), 1, self._device)
-        return {"seconds": samples[0]}
+            timing = clock.timed(lambda: method.prepare(method.work), 1, self._device)
+        return {"seconds": timing.samples[0]}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time a number of runs; the output of the first is kept for `measure` when asked for."""
         from harness.measure import clock
 
         with self._memory.running():
-            samples, cpu, output = clock.timed(self._method.run, int(request["count"]), self._device)
+            timing = clock.timed(
+                self._method.run,
+                int(request["count"]),
+                self._device,
+                runs_per_sample=int(request.get("runs_per_sample", 1)),
+                flush=bool(request.get("flush")),
+            )
         if request.get("keep"):
-            self._output = output
-        return {"samples": samples, "cpu": cpu, "memory": self._memory.peaks()}
+            self._output = timing.output
+        return {
+            # A nanosecond is the clock's resolution.
+            "samples": [round(seconds, 9) for seconds in timing.samples],
+            "cpu": timing.cpu,
+            "preempted": timing.preempted,
+            "memory": self._memory.peaks(),
+        }
 
     def measure(self, _: dict[str, Any]) -> dict[str, Any]:
         """Score the first output."""
@@ -174,6 +191,30 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise BadOutput(f"'{name}' is {number}")
     return number
+
+
+def _shuffle_layout() -> list[bytes]:
+    """Blocks of random sizes, to be kept, that shift where everything later lies in memory.
+
+    Forked processes have their parent's layout. Without this all launches of a method would be lucky or unlucky with it
+    together, and their spread would say nothing of it.
+    """
+    generator = random.SystemRandom()
+    return [bytes(generator.randrange(1, 4096)) for _ in range(generator.randrange(2000))]
+
+
+def _confine(cpus: list[int] | None, threads: int | None) -> None:
+    """Hold this process to some processors, and its numerical libraries to a number of threads."""
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    if threads:
+        for name in THREAD_VARIABLES:
+            os.environ[name] = str(threads)
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(threads)
 
 
 def _limit_memory(limit: int, device: str) -> None:

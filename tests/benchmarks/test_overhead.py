@@ -43,7 +43,7 @@ def test_method_run(benchmark: BenchmarkFixture, toys: Catalog, tmp_path: Path) 
     store = Store(tmp_path / "r.sqlite")
     (step,) = runner.plan(toys, comparisons)
     with Nursery(runner.PRELOAD) as nursery:
-        benchmark(lambda: store.add(runner.measure(toys, step, nursery, runner.Progress())))
+        benchmark(lambda: store.add(*runner.measure(toys, [step], nursery, runner.Progress())))
 
 
 @pytest.mark.slow

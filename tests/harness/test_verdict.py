@@ -23,9 +23,14 @@ def record(label: str, seed: int = 1000, **changes: object) -> Record:
 
 def pairs(factor: float) -> list[Record]:
     """Three launches of a method and of a copy that takes `factor` times as long."""
-    samples = [factor * x for x in (1.0, 1.01, 0.99)] * 10
-    slowed = Latency(samples=samples, first=factor)
-    return [r for s in (1000, 1001, 1002) for r in (record("timsort", s), record("slowed", s, latency=slowed))]
+    found = []
+    for seed, luck in ((1000, 1.0), (1001, 1.01), (1002, 0.99)):
+        samples = [factor * luck * x for x in (1.0, 1.01, 0.99)] * 10
+        found += [
+            record("timsort", seed),
+            record("slowed", seed, latency=Latency(samples=samples, first=factor)),
+        ]
+    return found
 
 
 def verdict(toys: Catalog, claim: str, records: list[Record], place: str = "cpu") -> Verdict:
@@ -158,3 +163,17 @@ def test_what_a_suite_no_longer_asks_for_does_not_count(toys: Catalog) -> None:
     former = [measured(500, 1000, "sorting-growth"), measured(100, 1007, "sorting-growth")]
     elsewhere = [measured(500, 1000, "in-a-file-of-mine")]
     assert current(toys, [*asked, *former, *elsewhere]) == [*asked, *elsewhere]
+
+
+def test_a_disturbed_machine_decides_nothing_about_times(toys: Catalog) -> None:
+    calm = pairs(3.0)
+    assert verdict(toys, "faster", calm).outcome == "consistent"
+    disturbed = [r.model_copy(update={"unstable": "the hypervisor took 12% of the time"}) for r in calm]
+    found = verdict(toys, "faster", disturbed)
+    assert found.outcome == "inconclusive"
+    assert "unstable: the hypervisor took 12%" in found.reason
+    one = verdict(toys, "faster", [*calm[:-1], disturbed[-1]])
+    assert one.outcome == "inconclusive"
+    assert "in 1 of 6 records" in one.reason
+    # Whether a list is in order has nothing to do with the load.
+    assert verdict(toys, "sorts", disturbed).outcome == "reproduced"
