@@ -10,15 +10,8 @@ from typing import Any
 from harness.verdict import OUTCOMES
 from reports import tables
 from reports.collect import Content, PaperPart
+from reports.figures import OUTCOME_COLOURS
 
-# Each is dark enough that white text on it has a contrast of at least 4.5 to 1 (WCAG AA).
-COLOURS = {
-    "reproduced": "#00694a",
-    "consistent": "#00795b",
-    "contradicted": "#b44a00",
-    "inconclusive": "#806000",
-    "not measured": "#666666",
-}
 LABEL_COLOUR = "#3a3a3a"
 HEIGHT = 20
 SIZE = 11
@@ -31,9 +24,9 @@ def badge(label: str, counts: Counter[str]) -> str:
     Text is drawn at a width that is fixed beforehand, so that the fields fit it in whatever font a reader has.
     """
     fields = [(label, LABEL_COLOUR)]
-    fields += [(f"{counts[o]} {o}", COLOURS[o]) for o in OUTCOMES if counts[o]]
+    fields += [(f"{counts[o]} {o}", OUTCOME_COLOURS[o]) for o in OUTCOMES if counts[o]]
     if len(fields) == 1:
-        fields.append(("no claims", COLOURS["not measured"]))
+        fields.append(("no claims", OUTCOME_COLOURS["not measured"]))
     title = tables.counted(counts) if label == "claims" else f"{label}: {tables.counted(counts)}"
     widths = [round(_width(text) + 2 * _PAD, 1) for text, _ in fields]
     total = round(sum(widths), 1)

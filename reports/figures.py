@@ -25,15 +25,16 @@ SINGLE = 3.3
 DOUBLE = 6.9
 """Width of both columns, in inches."""
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for the paper's figure.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8c6d1f", "#5b5b5b")
+# Okabe and Ito's palette, which colour-blind readers can tell apart, darkened until it stands out from white: the page's
+# colours in `static/page.css`. Black is kept for the paper's figure.
+COLOURS = ("#0072b2", "#b36b00", "#008a66", "#b5568f", "#cc4c00", "#2a88bd", "#7a5c00", "#5b5b5b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 OUTCOME_COLOURS = {
-    "reproduced": "#00724f",
-    "consistent": "#009E73",
-    "contradicted": "#D55E00",
-    "inconclusive": "#b58900",
-    "not measured": "#777777",
+    "reproduced": "#00664a",
+    "consistent": "#1f7a8c",
+    "contradicted": "#b23a00",
+    "inconclusive": "#7d5a00",
+    "not measured": "#646a72",
 }
 OUTCOME_MARKERS = {"reproduced": "D", "consistent": "o", "contradicted": "X", "inconclusive": "s"}
 FARTHEST = 100.0

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.figures import SINGLE, Drawing, canvas, cut, logarithmic, prefixed, slug
+from reports.figures import COLOURS, SINGLE, Drawing, canvas, cut, logarithmic, prefixed, slug
 from reports.plotted import MOST_LINES, Data, colour_of, marker_of, named, setting_of
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ def series(each: Data, labels: Sequence[str], name: str, about: str) -> Iterator
 
 
 def _line_styles(named: Sequence[tuple[int, str]]) -> dict[tuple[int, str], str]:
-    """Solid for the first variant of a method, then dashes."""
+    """Solid for the first variant of a method, then dashes; methods beyond the palette's end start with dashes."""
     found: dict[tuple[int, str], str] = {}
     count: dict[int, int] = defaultdict(int)
     for m, v in named:
-        found[(m, v)] = ("-", "--", ":", "-.")[count[m] % 4]
+        found[(m, v)] = ("-", "--", ":", "-.")[(count[m] + m // len(COLOURS)) % 4]
         count[m] += 1
     return found
 

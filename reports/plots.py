@@ -82,7 +82,7 @@ def _layout(axes: Axes, each: Data, cells: Sequence[Data], labels: Sequence[str]
         if several and cell["s"] != before:
             at -= 0.6 if before is not None else 0
             axes.text(
-                0.0, at + 0.1, cut(setting_of(each, cell["s"]), 70), transform=axes.get_yaxis_transform(),
+                0.012, at - 0.1, cut(setting_of(each, cell["s"]), 70), transform=axes.get_yaxis_transform(),
                 fontsize=6.3, color="#444444", style="italic", va="center",
             )  # fmt: skip
             before = cell["s"]

@@ -16,6 +16,7 @@ MOST_LINES = 12
 
 
 def colour_of(m: int) -> str:
+    """The colour of the paper's method number `m`."""
     return COLOURS[m % len(COLOURS)]
 
 
@@ -25,13 +26,16 @@ def marker_of(m: int) -> str:
 
 
 def setting_of(each: Data, s: int) -> str:
+    """Setting number `s` of a comparison: the task's parameters that vary in it; empty where none does."""
     return ", ".join(f"{k}={plain(v)}" for k, v in each["settings"][s].items())
 
 
 def named(labels: Sequence[str], cell: Data) -> str:
+    """A cell's method, with what tells it from other variants of the method."""
     return cut(f"{labels[cell['m']]} {cell['v']}", 40)
 
 
 def mean(values: Sequence[float | None] | None) -> float | None:
+    """The mean of what there is; None where there is nothing."""
     there = [v for v in values or () if v is not None]
     return sum(there) / len(there) if there else None

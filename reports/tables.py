@@ -15,9 +15,9 @@ from reports.collect import Content, PaperPart, Row
 COMMENT_LIMIT = 60_000
 """Characters of the short form; GitHub takes 65,536 in a comment."""
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|~$])")
-_REFERENCE = re.compile(r"[@#](?=\w)")
-_LINK = re.compile(r"\b(https?|ftp|mailto|www)(?=[:.])", re.IGNORECASE)
+_SPECIAL = re.compile(r"[\\`*_{}\[\]&<>|~$]|[@#](?=\w)|\b(?:https?|ftp|mailto|www)(?=[:.])", re.IGNORECASE)
+_ENTITIES = {"&": "&amp;", "|": "&#124;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "~": "&#126;"}
+_BLOCK = re.compile(r"([-+=]|#{1,6}|\d{1,9}[.)])(?=\s|$)|[-=]{2}")
 # How bad it is to miss: what a reader of a pull request wants to see first.
 _URGENT = ("contradicted", "inconclusive", "consistent", "reproduced")
 
@@ -25,23 +25,23 @@ _URGENT = ("contradicted", "inconclusive", "consistent", "reproduced")
 def escape(text: str) -> str:
     """`text` as Markdown that shows it as it is, on one line, within a table too.
 
-    Names of people and numbers of issues would notify somebody on a code host, so ``@`` and ``#`` are written as
-    character references there; so is the colon or dot that would make an address a link.
+    An empty comment stands after ``@`` and ``#`` and within an address: code hosts would notify people, refer to issues and
+    make links even where those are written as character references.
     """
-    flat = " ".join(text.split())
-    flat = flat.replace("&", "&amp;")
-    flat = _SPECIAL.sub(lambda m: _REFERENCES.get(m[1], "\\" + m[1]), flat)
-    flat = _REFERENCE.sub(lambda m: f"&#{ord(m[0])};", flat)
-    flat = _LINK.sub(lambda m: m[1][:-1] + f"&#{ord(m[1][-1])};", flat)
-    # What would start a list, a heading or a quotation at the beginning of a line.
-    if re.match(r"([-+=]|#{1,6}|\d+[.)])(\s|$)|[-=]{2}", flat):
-        first = re.match(r"\d*", flat)
-        at = first.end() if first else 0
-        flat = f"{flat[:at]}&#{ord(flat[at])};{flat[at + 1 :]}"
-    return flat
+    flat = _SPECIAL.sub(_escaped, " ".join(text.split()))
+    found = _BLOCK.match(flat)
+    if found is None:
+        return flat
+    # What would start a list, a heading or a line at the beginning of a line: its last character is the sign.
+    at = found.end() - 1
+    return f"{flat[:at]}&#{ord(flat[at])};{flat[at + 1 :]}"
 
 
-_REFERENCES = {"|": "&#124;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "~": "&#126;"}
+def _escaped(found: re.Match[str]) -> str:
+    text = found[0]
+    if text in _ENTITIES:
+        return _ENTITIES[text]
+    return f"{text}<!-- -->" if text in "@#" or len(text) > 1 else "\\" + text
 
 
 def line(cells: Iterable[str]) -> str:
