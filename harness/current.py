@@ -16,18 +16,34 @@ from harness.catalog import Catalog
 from harness.record import Record
 
 
+class Current(list[Record]):
+    """Records that count according to a catalog, which need not be found out again."""
+
+    def __init__(self, catalog: Catalog, records: Iterable[Record]) -> None:
+        super().__init__(records)
+        self.catalog = catalog
+
+
+_as_text = json.JSONEncoder(sort_keys=True).encode
+
+
 def current(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
     """The records that count, in the order of `newest`."""
+    if isinstance(records, Current) and records.catalog is catalog:
+        return records
     found = newest(records)
     asked: dict[tuple[str, str], set[str]] = {}
     for place in {r.profile for r in found}:
         for name, identities in _asked(catalog, place).items():
             asked[(name, place)] = identities
-    return [
-        r
-        for r in found
-        if (r.comparison, r.profile) not in asked or identity_of(r) in asked[(r.comparison, r.profile)]
-    ]
+    return Current(
+        catalog,
+        (
+            r
+            for r in found
+            if (r.comparison, r.profile) not in asked or identity_of(r) in asked[(r.comparison, r.profile)]
+        ),
+    )
 
 
 def newest(records: Iterable[Record]) -> list[Record]:
@@ -85,4 +101,4 @@ def _identity(
     seed: int,
 ) -> str:
     parts = [task, dict(task_parameters), method, label, dict(method_parameters), seed]
-    return json.dumps(parts, sort_keys=True)
+    return _as_text(parts)

@@ -73,7 +73,7 @@ def _comparison(
         "amount": next((r.amount_unit for r in records if r.amount_unit), ""),
         "metrics": _metrics(names, records),
         "cells": shown,
-        "growth": growth(records, labels, variants),
+        "growth": growth([settings[k] for k in order], shown),
         "series": curves(cells, shown),
     }
     return described, cells
@@ -103,8 +103,9 @@ def _cell(records: Sequence[Record]) -> dict[str, Any]:
             found[column] = shorts(values)
     samples = [r.latency.samples for r in records if r.status == "ok" and r.latency and r.latency.samples]
     if samples:
-        pooled = np.concatenate([np.asarray(s) for s in samples])
-        found["q"] = shorts(np.quantile(pooled, QUANTILES).tolist())
+        pooled = np.sort(np.concatenate(samples))
+        places = [q * (pooled.size - 1) for q in QUANTILES]
+        found["q"] = shorts(np.interp(places, np.arange(pooled.size), pooled).tolist())
         found["runs"] = int(pooled.size)
         launches = sum(len(getattr(r, "launches", None) or ()) for r in records)
         if launches:
@@ -157,9 +158,9 @@ class Variants:
             by_label[record.label].append(record.method_parameters)
         self._names = {label: _varied(given)[0] for label, given in by_label.items()}
 
-    def __call__(self, record: Record, without: str | None = None) -> str:
-        names = [n for n in self._names[record.label] if n != without]
-        return ", ".join(f"{n}={plain(record.method_parameters.get(n))}" for n in names)
+    def __call__(self, record: Record) -> str:
+        given = record.method_parameters
+        return ", ".join(f"{n}={plain(given.get(n))}" for n in self._names[record.label])
 
 
 def plain(value: Any) -> str:

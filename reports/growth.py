@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from harness.record import Record
 from reports.numbers import short, shorts
 
 LEAST_POINTS = 3
@@ -16,44 +15,43 @@ LEAST_POINTS = 3
 
 
 def growth(
-    records: Sequence[Record], labels: dict[str, int], variant: Callable[[Record], str]
+    settings: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Latency over each numeric task parameter with at least three positive values, by parameter.
 
-    Each line has its method (``m``), what tells it from other lines of the method (``v``), points (``x``, ``y``: the mean
-    over seeds of the median latency in seconds), ``exponent`` with its 95 % interval ``low`` and ``high`` (None with one
-    seed) and the number of ``seeds`` that the fit rests on.
+    Args:
+        settings: the task parameters that vary in the comparison, one dictionary for each combination that was measured.
+        cells: what was measured, as `reports.aggregate` describes it.
+
+    Returns:
+        Lines by parameter. Each has its method (``m``), what tells it from other lines of the method (``v``), points
+        (``x``, ``y``: the mean over seeds of the median latency in seconds), the ``exponent`` with its 95 % interval
+        ``low`` and ``high`` (None with one seed), and the number of ``seeds`` that the fit rests on.
     """
-    timed = [r for r in records if r.status == "ok" and r.latency and r.latency.samples]
-    values: dict[str, set[Any]] = defaultdict(set)
-    for record in timed:
-        for name, value in record.task_parameters.items():
-            values[name].add(value if isinstance(value, int | float | str) else repr(value))
+    timed = [cell for cell in cells if "latency" in cell]
+    used = [settings[s] for s in sorted({cell["s"] for cell in timed})]
     found = {}
-    for name, seen in values.items():
-        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in seen)
-        if numeric and len(seen) >= LEAST_POINTS:
-            others = [n for n, v in values.items() if len(v) > 1 and n != name]
-            found[name] = _lines(timed, name, others, labels, variant)
+    for name in used[0] if used else ():
+        values = [setting[name] for setting in used]
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and v > 0 for v in values)
+        if numeric and len(set(values)) >= LEAST_POINTS:
+            found[name] = _lines(settings, timed, name)
     return {name: lines for name, lines in found.items() if lines}
 
 
 def _lines(
-    records: Sequence[Record],
-    name: str,
-    others: Sequence[str],
-    labels: dict[str, int],
-    variant: Callable[[Record], str],
+    settings: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]], name: str
 ) -> list[dict[str, Any]]:
-    lines: dict[tuple[str, str], dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
-    for record in records:
-        rest = ", ".join(f"{n}={record.task_parameters.get(n)}" for n in others)
-        value = record.instrument("latency")
-        assert value is not None
-        key = (record.label, ", ".join(t for t in (variant(record), rest) if t))
-        lines[key][record.seed][float(record.task_parameters[name])] = value
+    lines: dict[tuple[int, str], dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        setting = settings[cell["s"]]
+        rest = [f"{n}={v}" for n, v in setting.items() if n != name]
+        by_seed = lines[(cell["m"], ", ".join(t for t in (cell["v"], *rest) if t))]
+        for seed, latency in zip(cell["seeds"], cell["latency"], strict=True):
+            if latency is not None:
+                by_seed[seed][float(setting[name])] = latency
     found = []
-    for (label, text), by_seed in sorted(lines.items()):
+    for (method, text), by_seed in sorted(lines.items()):
         points: dict[float, list[float]] = defaultdict(list)
         for curve in by_seed.values():
             for x, y in curve.items():
@@ -61,14 +59,9 @@ def _lines(
         if len(points) < 2:
             continue
         xs = sorted(points)
+        means = [sum(points[x]) / len(points[x]) for x in xs]
         found.append(
-            {
-                "m": labels[label],
-                "v": text,
-                "x": shorts(xs),
-                "y": shorts(sum(points[x]) / len(points[x]) for x in xs),
-                **exponent(list(by_seed.values())),
-            }
+            {"m": method, "v": text, "x": shorts(xs), "y": shorts(means), **exponent(list(by_seed.values()))}
         )
     return found
 

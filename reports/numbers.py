@@ -11,9 +11,9 @@ def short(value: float | None) -> float | None:
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.5g}")
-    if not math.isfinite(rounded):
-        return value  # so near the largest number that rounding passes it
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+    if rounded.is_integer() and -1e15 < rounded < 1e15:
+        return int(rounded)
+    return rounded if math.isfinite(rounded) else value  # so near the largest number that rounding passes it
 
 
 def shorts(values: Iterable[float | None]) -> list[float | None]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.catalog import Catalog
 from harness.store import Store
 from reports import page
-from reports.collect import Content
+from reports.collect import Content, without_collector
 
 
 def write(
@@ -29,6 +29,6 @@ def write_page(catalog: Catalog, content: Content, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "index.html"
     # Line ends as they are: the page's content security policy holds digests of its script and style.
-    with path.open("w", encoding="utf-8", newline="") as stream:
+    with without_collector(), path.open("w", encoding="utf-8", newline="") as stream:
         stream.writelines(page.pieces(catalog, content))
     return path
