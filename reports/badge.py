@@ -10,7 +10,7 @@ from typing import Any
 from harness.verdict import OUTCOMES
 from reports import tables
 from reports.collect import Content, PaperPart
-from reports.figures import OUTCOME_COLOURS
+from reports.figures import OUTCOME_COLOURS, clean
 
 LABEL_COLOUR = "#3a3a3a"
 HEIGHT = 20
@@ -23,6 +23,7 @@ def badge(label: str, counts: Counter[str]) -> str:
 
     Text is drawn at a width that is fixed beforehand, so that the fields fit it in whatever font a reader has.
     """
+    label = clean(label)
     fields = [(label, LABEL_COLOUR)]
     fields += [(f"{counts[o]} {o}", OUTCOME_COLOURS[o]) for o in OUTCOMES if counts[o]]
     if len(fields) == 1:
@@ -46,18 +47,13 @@ def badge(label: str, counts: Counter[str]) -> str:
     parts.append(f'<g fill="#fff" font-family="{font}" font-size="{SIZE}" text-rendering="geometricPrecision">')
     for (text, _), start, width in zip(fields, starts, widths, strict=True):
         length = round(width - 2 * _PAD, 1)
-        parts.append(f'<text x="{start + _PAD:g}" y="14" textLength="{length:g}">{escape(_clean(text))}</text>')
+        parts.append(f'<text x="{start + _PAD:g}" y="14" textLength="{length:g}">{escape(text)}</text>')
     return "\n".join([*parts, "</g>", "</svg>", ""])
-
-
-def _clean(text: str) -> str:
-    """`text` without characters that XML forbids."""
-    return "".join(c for c in text if c in "\t\n\r" or (c >= " " and c not in "\ufffe\uffff"))
 
 
 def _width(text: str) -> float:
     """Width of `text` in pixels."""
-    return float(_font().getlength(_clean(text))) * SIZE / 100
+    return float(_font().getlength(text)) * SIZE / 100
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from harness import expression, paper
 from harness.catalog import Catalog
@@ -26,11 +26,10 @@ TIMES = frozenset(name for name, (unit, _, _) in INSTRUMENT_METRICS.items() if u
 """Metrics of the instrument that only mean something on the machine they were taken on."""
 
 Outcome = Literal[
-    "worse", "better", "changed", "no change seen", "same", "side by side", "only in A", "only in B"
-]
-ORDER: tuple[Outcome, ...] = (
-    "worse", "better", "changed", "side by side", "only in A", "only in B", "no change seen", "same",
-)  # fmt: skip
+    "worse", "better", "changed", "side by side", "only in A", "only in B", "undecided", "no change seen", "same"
+]  # fmt: skip
+"""How a figure came out; "undecided" is a difference without an interval, for there is one seed."""
+ORDER: tuple[Outcome, ...] = get_args(Outcome)
 
 
 @dataclass(frozen=True)
@@ -212,6 +211,8 @@ def _one_machine(a: Iterable[Machine | None], b: Iterable[Machine | None]) -> bo
 # -- figures -------------------------------------------------------------------------------------------------
 
 Cell = tuple[str, ...]
+About = Callable[[str], tuple[str, str, bool]]
+"""Unit of a metric, which way is better, and whether one measurement decides."""
 
 
 def _figures(
@@ -225,7 +226,7 @@ def _figures(
             cells[(r.comparison, "" if across else r.profile, r.task, r.label, setting)].append(r)
         sides.append(cells)
     settings = Settings(counted)
-    declared: dict[tuple[str, str], Callable[[str], tuple[str, str]]] = {}
+    declared: dict[tuple[str, str], About] = {}
     figures: list[FigureChange] = []
     failures: list[Failure] = []
     for cell in dict.fromkeys((*sides[0], *sides[1])):
@@ -240,15 +241,15 @@ def _figures(
     return figures, failures
 
 
-def _declared(catalog: Catalog, record: Record) -> Callable[[str], tuple[str, str]]:
-    """Unit and better direction of a metric, from the instrument or the catalog."""
+def _declared(catalog: Catalog, record: Record) -> About:
+    """What the instrument or the catalog declares of a metric."""
     names = Names(catalog, record.task, {record.method}) if record.task in catalog.tasks else None
-    known: dict[str, tuple[str, str]] = {n: (unit, way) for n, (unit, way, _) in INSTRUMENT_METRICS.items()}
+    known = {n: (unit, way, False) for n, (unit, way, _) in INSTRUMENT_METRICS.items()}
 
-    def about(metric: str) -> tuple[str, str]:
+    def about(metric: str) -> tuple[str, str, bool]:
         if metric not in known:
             found = names.metric(metric) if names else None
-            known[metric] = (found.unit, found.better) if found else ("", "neither")
+            known[metric] = (found.unit, found.better, found.deterministic) if found else ("", "neither", False)
         return known[metric]
 
     return about
@@ -264,9 +265,7 @@ def _failure(a: Sequence[Record], b: Sequence[Record], some: Record, setting: st
     return Failure(some.paper or "", some.comparison, some.label, setting, words[0], words[1])
 
 
-def _cell(
-    a: Sequence[Record], b: Sequence[Record], setting: str, about: Callable[[str], tuple[str, str]]
-) -> list[FigureChange]:
+def _cell(a: Sequence[Record], b: Sequence[Record], setting: str, about: About) -> list[FigureChange]:
     good = [[r for r in side if r.status == "ok"] for side in (a, b)]
     if not any(good):
         return []
@@ -278,9 +277,9 @@ def _cell(
         values = [{r.seed: v for r in side if (v := r.value(metric)) is not None} for side in good]
         if not any(values):
             continue
-        unit, better = about(metric)
+        unit, better, decisive = about(metric)
         comparable = one or not _is_time(metric, unit)
-        kind, change, paired, outcome = _change(values[0], values[1], better, unit, comparable)
+        kind, change, paired, outcome = _change(values[0], values[1], (unit, better, decisive), comparable)
         summaries = [summary(list(v.values())) if v else None for v in values]
         found.append(
             FigureChange(
@@ -294,12 +293,15 @@ def _cell(
 Change = tuple[Literal["ratio", "difference"] | None, Summary | None, bool, Outcome]
 
 
-def _change(a: dict[int, float], b: dict[int, float], better: str, unit: str, comparable: bool) -> Change:
+def _change(
+    a: dict[int, float], b: dict[int, float], declared: tuple[str, str, bool], comparable: bool
+) -> Change:
     """How B stands to A: a ratio for times and bytes, a difference for everything else."""
     if not a or not b:
         return None, None, False, "only in A" if a else "only in B"
     if not comparable:
         return None, None, False, "side by side"
+    unit, better, decisive = declared
     paired = set(a) == set(b)
     if paired and all(math.isclose(a[s], b[s], rel_tol=1e-12) for s in a):
         return None, None, True, "same"
@@ -308,8 +310,10 @@ def _change(a: dict[int, float], b: dict[int, float], better: str, unit: str, co
     step = paired_step(*values) if paired else welch_step(*(list(side.values()) for side in values))
     centre = math.exp(step.value) if ratio else step.value
     low, high = (math.exp(v) if ratio and v is not None else v for v in (step.low, step.high))
+    if decisive and low is None:
+        low = high = centre
     neutral = 1.0 if ratio else 0.0
-    outcome: Outcome = "no change seen"
+    outcome: Outcome = "undecided" if low is None else "no change seen"
     if low is not None and high is not None and not low <= neutral <= high:
         up = centre > neutral
         outcome = "changed" if better == "neither" else "better" if up == (better == "higher") else "worse"

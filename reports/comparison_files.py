@@ -156,7 +156,7 @@ def sections(found: Comparison) -> list[Section]:
 
     by_outcome = {o: [f for f in found.figures if f.outcome == o] for o in {f.outcome for f in found.figures}}
     changed = [f for o in ("worse", "better", "changed") for f in by_outcome.get(o, ())]
-    quiet = [f for o in ("no change seen", "same") for f in by_outcome.get(o, ())]
+    quiet = [f for o in ("undecided", "no change seen", "same") for f in by_outcome.get(o, ())]
     alone = [f for o in ("only in A", "only in B") for f in by_outcome.get(o, ())]
     beside = by_outcome.get("side by side", [])
     figure_head = ["paper", "comparison", "method", "setting", "metric", "A", "B", "B to A", "came out"]
@@ -182,7 +182,7 @@ def sections(found: Comparison) -> list[Section]:
             figure_head[:-2], [_figure_row(f)[:-2] for f in beside],
         ),
         Section("Verdicts that did not change", "", head, rows("none"), folded=True),
-        Section("Figures without a change", "", figure_head, [_figure_row(f) for f in quiet], folded=True),
+        Section("Figures without a clear change", "", figure_head, [_figure_row(f) for f in quiet], folded=True),
         Section("Figures of one side alone", "", figure_head, [_figure_row(f) for f in alone], folded=True),
     ]  # fmt: skip
 
@@ -203,11 +203,8 @@ def _summary(summary: Summary | None, unit: str) -> str:
     if summary is None:
         return ""
     size, unit = _scale(abs(summary.value), unit)
-    scaled = Summary(
-        summary.value / size,
-        *(None if v is None else v / size for v in (summary.low, summary.high)),
-        summary.seeds,
-    )
+    low, high = (None if v is None else v / size for v in (summary.low, summary.high))
+    scaled = Summary(summary.value / size, low, high, summary.seeds)
     return f"{_interval(scaled, '.4g')} {unit}".strip()
 
 

@@ -40,6 +40,8 @@ OUTCOME_MARKERS = {"reproduced": "D", "consistent": "o", "contradicted": "X", "i
 FARTHEST = 100.0
 """A ratio beyond this, either way, is drawn as an arrow with its value, so that it does not squeeze the others."""
 
+_FORBIDDEN = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ud800-\\udfff\\ufffe\\uffff]")
+
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
@@ -91,13 +93,15 @@ class Drawing:
             self.figure.savefig(stream, format="svg", metadata={"Date": None})
         head, start, rest = stream.getvalue().partition("<svg ")
         tag, end, body = rest.partition(">")
-        return f'{head}{start}{tag} role="img"{end}\n <title>{escape(self.title)}</title>{body}'
+        return f'{head}{start}{tag} role="img"{end}\n <title>{escape(clean(self.title))}</title>{body}'
 
     def pdf(self) -> bytes:
         """The figure as a PDF with its fonts in it, the same bytes each time."""
         stream = io.BytesIO()
         with style():
-            self.figure.savefig(stream, format="pdf", metadata={"Title": self.title, "CreationDate": None})
+            self.figure.savefig(
+                stream, format="pdf", metadata={"Title": clean(self.title), "CreationDate": None}
+            )
         return stream.getvalue()
 
 
@@ -123,9 +127,14 @@ def colours(labels: Iterable[str]) -> dict[str, str]:
     return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(dict.fromkeys(labels))}
 
 
+def clean(text: str) -> str:
+    """`text` in one line, without characters that XML forbids."""
+    return " ".join(_FORBIDDEN.sub("", text).split())
+
+
 def cut(text: str, most: int) -> str:
     """`text` in one line of at most `most` characters."""
-    flat = " ".join(text.split())
+    flat = clean(text)
     return flat if len(flat) <= most else flat[: most - 1].rstrip() + "…"
 
 

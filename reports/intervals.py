@@ -42,7 +42,8 @@ def welch_step(a: Sequence[float], b: Sequence[float]) -> Summary:
     error = math.sqrt(sum(parts))
     if error == 0:
         return Summary(centre, centre, centre, seeds)
-    degrees = sum(parts) ** 2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, (a, b), strict=True))
+    shares = [part / sum(parts) for part in parts]
+    degrees = 1 / sum(share**2 / (len(side) - 1) for share, side in zip(shares, (a, b), strict=True))
     half = _student(degrees) * error
     return Summary(centre, centre - half, centre + half, seeds)
 

@@ -132,9 +132,13 @@ def _line_styles(named: Sequence[tuple[int, str]]) -> dict[tuple[int, str], str]
 
 def _wide_axis(axes: Axes, curves: Sequence[Data]) -> None:
     """A logarithmic axis where values are positive and spread over more than two decades."""
+    from matplotlib.ticker import MaxNLocator
+
     for axis, name in ((axes.xaxis, "x"), (axes.yaxis, "y")):
         values = [v for c in curves for v in c[name] if v is not None]
         # A row of whole numbers from 1 are epochs or steps, which go on at an even pace.
         steps = name == "x" and all(float(v).is_integer() for v in values)
         if values and min(values) > 0 and max(values) / min(values) > 100 and not steps:
             logarithmic(axis, min(values), max(values))
+        elif steps and values:
+            axis.set_major_locator(MaxNLocator(nbins=7, integer=True))

@@ -25,8 +25,8 @@ _URGENT = ("contradicted", "inconclusive", "consistent", "reproduced")
 def escape(text: str) -> str:
     """`text` as Markdown that shows it as it is, on one line, within a table too.
 
-    An empty comment stands after ``@`` and ``#`` and within an address: code hosts would notify people, refer to issues and
-    make links even where those are written as character references.
+    An empty comment stands after ``@`` and ``#`` and within an address: code hosts would notify people, refer to
+    issues and make links even where those are written as character references.
     """
     flat = _SPECIAL.sub(_escaped, " ".join(text.split()))
     found = _BLOCK.match(flat)
