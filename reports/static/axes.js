@@ -47,7 +47,7 @@ function ticks(at, most = 6) {
     }
   }
   const rough = (high - low) / most;
-  const unit = at.binary ? 1024 ** Math.max(0, Math.floor(Math.log(rough) / Math.log(1024))) : 1;
+  const unit = at.binary ? 1024 ** Math.max(0, Math.floor(Math.log(2 * rough) / Math.log(1024))) : 1;
   const power = unit * 10 ** Math.floor(Math.log10(rough / unit));
   const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= rough);
   const found = [];

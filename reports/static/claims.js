@@ -1,6 +1,8 @@
 // The table of claims: filter, sort, and as many rows as are looked at.
 
 const AT_ONCE = 40;
+const FIRST = 10;
+const NOTHING = Symbol("nothing was measured");
 const SORTS = {
   paper: ["Paper", (c) => c.at],
   claim: ["Claim", (c) => c.id],
@@ -46,9 +48,15 @@ function update({ follow = true, keep = false } = {}) {
   drawControls(counts);
   if (follow) address.follow(address.claims(filter));
 }
+// The rows that a screen shows stand at once, so that a filter answers while its reader types; the rest follows in turns.
+let rest = [];
+let pending = 0;
 function drawRows() {
   const visible = matching.slice(0, rowsShown);
-  byId("rows").replaceChildren(...visible.flatMap(rowsOf));
+  byId("rows").replaceChildren(...visible.slice(0, FIRST).flatMap(rowsOf));
+  rest = visible.slice(FIRST);
+  clearTimeout(pending);
+  pending = setTimeout(drawRest, 30, FIRST);
   const more = byId("more");
   const left = matching.length - visible.length;
   more.hidden = left <= 0;
@@ -59,6 +67,11 @@ function drawRows() {
     byId("rows").append(el("tr", { role: "row" }, el("td", { role: "cell", colspan: 5 }, "No claim matches. Loosen the filter or show all claims.")));
   }
 }
+function drawRest(most = Infinity) {
+  clearTimeout(pending);
+  byId("rows").append(...rest.splice(0, most).flatMap(rowsOf));
+  if (rest.length) pending = setTimeout(drawRest, 0, most);
+}
 function rowsOf(c) {
   const isOpen = opened.has(c.at);
   return isOpen ? [claimRow(c, true), detailRow(c)] : [claimRow(c, false)];
@@ -66,9 +79,9 @@ function rowsOf(c) {
 
 function claimRow(c, isOpen) {
   const p = core.papers[c.paper];
-  const cell = (name, ...inside) => el("td", { role: "cell", "data-name": name }, inside);
+  const cell = (name, ...inside) => el("td", { role: "cell", "data-name": name, class: inside[0] === NOTHING ? "nothing" : null }, inside[0] === NOTHING ? el("span", { class: "dim" }, "–") : inside);
   const toggle = el("button", { type: "button", class: "quiet", "aria-expanded": String(isOpen), "aria-label": `Details of ${c.id}`, onclick: () => toggleClaim(c) }, isOpen ? "Hide details" : "Details");
-  const ratio = c.ratio ? strip(c) : el("span", { class: "under dim" }, c.why_no_ratio ? `no ratio: ${c.why_no_ratio}` : "–");
+  const ratio = c.ratio ? strip(c) : !c.figure ? NOTHING : el("span", { class: "under dim" }, `no ratio: ${c.why_no_ratio}`);
   const several = core.profiles.length > 1;
   return el("tr", { role: "row", class: `claim${isOpen ? " open" : ""}`, id: rowId(c) },
     cell(null,
@@ -79,7 +92,7 @@ function claimRow(c, isOpen) {
     cell("Measured", c.figure
       ? [el("div", { class: "figure" }, measurement(c.figure)), el("div", { class: "under" }, [c.basis, c.rule === "consistent" ? "scaled setting" : "paper's setting"].filter(Boolean).join(", ")),
         c.here ? el("div", { class: "under" }, cut(c.here, 90)) : null]
-      : el("span", { class: "dim" }, "–")),
+      : NOTHING),
     cell("Measured ÷ claimed", ratio),
     cell("Verdict", verdictWord(c.outcome), several ? el("span", { class: "dim" }, ` ${c.profile}`) : null, el("div", { class: "under" }, c.reason)));
 }
@@ -132,12 +145,13 @@ function setUpControls() {
     const first = matching[rowsShown];
     rowsShown += AT_ONCE * 5;
     drawRows();
+    drawRest();
     byId(rowId(first))?.querySelector("button").focus();
   });
   byId("reading").textContent = "The strip is logarithmic: the line at 1× is the paper's figure, the mark what was measured, the bar its 95 % interval; the shaded part is where the rule, fixed beforehand, holds. The two settings often differ; each stands under its figure.";
   // What is printed is all that matches, not the part that was scrolled to.
   let before = rowsShown;
-  addEventListener("beforeprint", () => { before = rowsShown; rowsShown = matching.length; drawRows(); });
+  addEventListener("beforeprint", () => { before = rowsShown; rowsShown = matching.length; drawRows(); drawRest(); });
   addEventListener("afterprint", () => { rowsShown = before; drawRows(); });
 }
 function sortBy(key) {

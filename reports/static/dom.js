@@ -77,7 +77,7 @@ function measurement(figure) {
 const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 const outcomeClass = (outcome) => core.outcomes[outcome].replace(" ", "-");
 const mean = (values) => { const there = (values || []).filter((v) => v !== null); return there.length ? there.reduce((a, b) => a + b, 0) / there.length : null; };
-const parameters = (setting) => Object.entries(setting).map(([name, value]) => `${name}=${shown(value)}`).join(", ");
+const parameters = (setting) => Object.entries(setting).filter(([, value]) => value !== null && value !== "" && !(Array.isArray(value) && !value.length)).map(([name, value]) => `${name}=${shown(value)}`).join(", ");
 const shown = (value) => (Array.isArray(value) ? value.map(shown).join(" ") : typeof value === "number" ? number(value, 6) : String(value));
 
 function mark(outcome) {

@@ -15,6 +15,7 @@ async function follow() {
       rowsShown = Math.max(rowsShown, matching.indexOf(c) + 1);
       drawRows();
     }
+    drawRest();
     toggleClaim(c, true);
     const row = byId(rowId(c));
     row.classList.add("target");
@@ -25,6 +26,7 @@ async function follow() {
   }
 }
 function arrive(node, focus = node) {
+  drawRest(); // what is drawn later would move the place that is gone to
   focus.focus({ preventScroll: true });
   node.scrollIntoView({ block: "start" });
 }
@@ -37,7 +39,7 @@ function setUpTheme() {
   try { stored = localStorage.getItem("harness-theme") || "auto"; } catch { stored = "auto"; }
   const apply = (name) => {
     if (name === "auto") delete document.documentElement.dataset.theme; else document.documentElement.dataset.theme = name;
-    button.textContent = `Theme: ${name}`;
+    button.replaceChildren(el("span", { class: "word" }, "Theme: "), name);
     stored = name;
   };
   button.addEventListener("click", () => {
@@ -62,5 +64,6 @@ setUpTheme();
 setUpControls();
 setUpPapers();
 update({ follow: false });
+drawRest();
 addEventListener("hashchange", follow);
 follow();

@@ -55,7 +55,8 @@ class Browser:
     def settle(self) -> None:
         """Wait until chunks are unpacked and drawn."""
         self.driver.execute_async_script(
-            "const done = arguments[0]; const look = () =>"
+            "const done = arguments[0]; const look = () => document.querySelector('#rows').childElementCount <"
+            " Math.min(40, parseInt(document.querySelector('#found').textContent.replace(',', ''))) ||"
             " [...document.querySelectorAll('.body:not([hidden]), .inside')]"
             ".some(n => n.textContent.startsWith('Unpacking'))"
             " ? setTimeout(look, 10) : requestAnimationFrame(() => setTimeout(done, 0)); setTimeout(look, 30);"
