@@ -1,4 +1,4 @@
-"""JSON Schemas of ``paper.yaml``, of suites and of the file of verdicts, generated from the models."""
+"""JSON Schemas of ``paper.yaml``, of suites, of the file of verdicts and of a gate's, generated from the models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.gate.model import GateResult
 from harness.paper import Paper
 from harness.suitefile import Suite
 from harness.verdictfile import VerdictFile
@@ -14,8 +15,9 @@ FILES: dict[str, type[Any]] = {
     "paper.schema.json": Paper,
     "suite.schema.json": Suite,
     "verdicts.schema.json": VerdictFile,
+    "gate.schema.json": GateResult,
 }
-_WRITTEN_BY_US = {VerdictFile}
+_WRITTEN_BY_US = {VerdictFile, GateResult}
 
 
 def text(name: str) -> str:

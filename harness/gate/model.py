@@ -23,6 +23,7 @@ class Side(_Model):
         name: as the user gave it: a revision, "working tree", a folder, or a store.
         revision: the full commit; None outside git or for a store.
         clean: whether the tree was exactly that commit.
+        time: when that commit was made, ISO 8601; None where it is not known.
         python: the interpreter.
         versions: of the packages that decide results.
     """
@@ -30,6 +31,7 @@ class Side(_Model):
     name: str
     revision: str | None = None
     clean: bool | None = None
+    time: str | None = None
     python: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
 
