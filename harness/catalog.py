@@ -139,17 +139,19 @@ class Catalog:
         folders: further roots, e.g. those of ``--methods DIR``.
         builtin: whether the harness's own papers are there.
         entry_point_roots: whether installed packages are searched.
+        home: where the harness's own ``methods/`` and ``suites/`` lie; another checkout, for comparing revisions.
     """
 
     folders: Sequence[Path] = ()
     builtin: bool = True
     entry_point_roots: bool = True
+    home: Path = _HOME
     _sources: Sources = field(default_factory=Sources)
 
     @cached_property
     def roots(self) -> tuple[Root, ...]:
         """All roots in order of precedence: ours, installed packages, the user's folders."""
-        roots = [Root(_HOME / "methods", "methods")] if self.builtin else []
+        roots = [Root(self.home / "methods", "methods")] if self.builtin else []
         if self.entry_point_roots:
             roots += _installed_roots()
         for folder in self.folders:

@@ -232,6 +232,77 @@ def report(
 
 
 @app.command()
+def gate(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name or file of the suite to gate.")],
+    base: Annotated[
+        str | None, typer.Option("--base", metavar="REV", help="The git revision to compare with.")
+    ] = None,
+    base_env: Annotated[
+        Path | None,
+        typer.Option("--base-env", metavar="PATH", help="An environment that already has the base installed."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="STORE|FILE", help="Stored records to compare with: a store, or JSON lines."
+        ),
+    ] = None,
+    methods: Methods = None,
+    profile: Annotated[
+        str, typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu.")
+    ] = "cpu",
+    papers: Papers = None,
+    tags: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--time", metavar="SECONDS", min=0.5, help="Machine time per method (default 10, or the suite's)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="Write Markdown, JSON, JUnit XML and pytest-benchmark's JSON there."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether a change made any method of a suite slower, larger or less accurate.
+
+    Both revisions are measured here and now, taking turns. A method that looks worse is measured a second time before it
+    fails the gate. With --against, accuracy and memory are compared with stored records, from any machine.
+
+    Exit codes: 0 nothing regressed; 1 something did; 2 the request itself was wrong.
+    """
+    from harness.gate import command
+    from harness.gate.run import Options
+    from harness.gate.sides import Selection
+
+    if against is None and base is None and base_env is None:
+        raise RequestError(
+            "the gate needs something to compare with", hint="--base REV, --base-env PATH or --against"
+        )
+    if against is not None and (base is not None or base_env is not None):
+        raise RequestError("--against takes the place of a base", hint="leave out --base and --base-env")
+    options = Options(
+        suite=suite,
+        base=base,
+        base_env=base_env,
+        profile=profile,
+        selection=Selection(papers or (), tags or (), only or ()),
+        folders=tuple(methods or ()),
+        time=seconds,
+    )
+    raise typer.Exit(command.main(options, against=against, out=out, as_json=as_json))
+
+
+@app.command()
 def doctor(methods: Methods = None, as_json: Json = False) -> None:
     """Say what this machine can and cannot run, and how to get what is missing."""
     from harness import doctor as doctoring

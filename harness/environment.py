@@ -13,7 +13,7 @@ import psutil
 
 from harness import __version__, profile
 
-_PACKAGES = (
+PACKAGES = (
     "torch", "numpy", "scipy", "scikit-learn", "transformers", "datasets", "lm-eval", "pandas", "triton",
 )  # fmt: skip
 
@@ -44,7 +44,7 @@ def thread_variables(count: int) -> dict[str, str]:
 def versions(packages: tuple[str, ...] = ()) -> dict[str, str]:
     """Installed versions of the packages that decide results, by name; missing ones are left out."""
     found = {"python": platform.python_version(), "harness": __version__}
-    for name in (*_PACKAGES, *packages):
+    for name in (*PACKAGES, *packages):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

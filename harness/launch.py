@@ -51,6 +51,8 @@ class Nursery:
         modules: modules of the methods to come, imported once as well where that works.
         variables: environment variables set for all workers, on top of this process's.
         python: the interpreter.
+        wait: whether to wait until it is ready; otherwise `ready` has to be called before the first launch. Always
+            in the thread that goes on living: the nursery ends with the thread that started it.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Nursery:
         modules: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        wait: bool = True,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="harness-")
         path = os.path.join(self._folder.name, "runner")
@@ -92,7 +95,8 @@ class Nursery:
         )
         self.pid = self._process.pid
         self._reports = b""
-        self._await_ready()
+        if wait:
+            self.ready()
 
     def __enter__(self) -> Nursery:
         return self
@@ -101,6 +105,18 @@ class Nursery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def ready(self) -> None:
+        """Wait until everything is imported. Raises `HarnessError` with the reason when it cannot be."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            error = self._errors.read().decode(errors="replace").strip()
+            raise HarnessError(
+                f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}"
+            )
 
     def launch(self) -> Worker:
         """A new worker."""
@@ -165,17 +181,6 @@ class Nursery:
         hello = json.loads(line)
         kind = "log" if "log" in hello else "worker"
         self._waiting[(kind, hello[kind])] = (connection, hello)
-
-    def _await_ready(self) -> None:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            error = self._errors.read().decode(errors="replace").strip()
-            raise HarnessError(
-                f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}"
-            )
 
 
 @dataclass

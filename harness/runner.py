@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -204,10 +205,26 @@ def _todo(
 
 
 def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
-    """A nursery that has imported the modules of `steps`.
+    """A nursery for `steps`; see `nursery_for`."""
+    return nursery_for(catalog, [(step.comparison, step.contestant) for step in steps])
+
+
+def nursery_for(
+    catalog: Catalog,
+    wanted: Iterable[tuple[Comparison, Contestant]],
+    python: str = sys.executable,
+    wait: bool = True,
+) -> Nursery:
+    """A nursery that has imported the modules of what is to be measured.
 
     Importing a framework takes seconds; done once, it is paid once and not with every method. A module that takes
     the nursery down with it is left to the process of the method that needs it.
+
+    Args:
+        catalog: where tasks and methods are.
+        wanted: what is to be measured.
+        python: the interpreter.
+        wait: see `Nursery`; without waiting, such a module is an error of `Nursery.ready`.
     """
     variables = {
         **environment.thread_variables(environment.threads()),
@@ -215,14 +232,16 @@ def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
     modules: dict[str, None] = {}
-    for step in steps:
-        task, method = catalog.task(step.comparison.task), catalog.method(step.contestant.method)
+    for comparison, contestant in wanted:
+        task, method = catalog.task(comparison.task), catalog.method(contestant.method)
         modules |= dict.fromkeys((task.source.module, method.source.module))
     packages = catalog.modules()
     try:
-        return Nursery(PRELOAD, packages=packages, modules=list(modules), variables=variables)
+        return Nursery(
+            PRELOAD, packages=packages, modules=list(modules), variables=variables, python=python, wait=wait
+        )
     except HarnessError:
-        return Nursery(PRELOAD, packages=packages, variables=variables)
+        return Nursery(PRELOAD, packages=packages, variables=variables, python=python)
 
 
 def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress: Progress) -> list[Record]:

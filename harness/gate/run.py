@@ -1,0 +1,191 @@
+"""``harness gate``: lays out, measures in two stages, decides."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness import environment, profile
+from harness.errors import RequestError
+from harness.gate import sides
+from harness.gate.decide import LEVEL, TIME, Figure, decide, figures
+from harness.gate.model import Finding, GateResult, Timed
+from harness.gate.rounds import Rounds, Stage
+from harness.gate.sides import Pair, Selection
+from harness.gate.trees import Trees, lay_out
+from harness.measure import disturbance
+
+_CONFIRM_LEAST = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is asked of a gate.
+
+    Attributes:
+        suite: name or file.
+        base, base_env: see `harness.gate.trees.lay_out`.
+        profile: where to measure.
+        selection: what of the suite.
+        folders: further folders of methods.
+        time: seconds of machine time per method and stage, where the suite says nothing.
+    """
+
+    suite: str
+    base: str | None = None
+    base_env: Path | None = None
+    profile: str = "cpu"
+    selection: Selection = field(default_factory=Selection)
+    folders: Sequence[Path] = ()
+    time: float | None = None
+
+
+def run(
+    options: Options,
+    say: Callable[[str], None] = lambda text: None,
+    tell: Callable[[str, int, int], None] = lambda text, done, of: None,
+) -> GateResult:
+    """Measure a suite's methods in the base revision against the working tree.
+
+    Args:
+        options: what is asked.
+        say: told what takes time before measuring.
+        tell: told what is measured, how many are done and how many there are in this pass.
+
+    Raises:
+        RequestError, RequestErrors: the request or the suite is wrong; nothing was measured.
+        HarnessError: a revision cannot be laid out, or one of the environments does not work.
+    """
+    place = profile.get(options.profile).recognise()
+    if not place.here:
+        raise RequestError(f"the gate cannot run on {options.profile} here: {place.reason}")
+    with lay_out(base=options.base, base_env=options.base_env, folders=options.folders, say=say) as trees:
+        return gate(trees, options, tell)
+
+
+def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) -> GateResult:
+    """The gate between two trees that are laid out."""
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    suite = _inside(options.suite, trees)
+    matched = sides.match(trees.head.catalog, trees.base.catalog, suite, options.profile, options.selection)
+    watch = disturbance.Watch(lambda: [os.getpid()], gpu=profile.get(options.profile).device == "cuda")
+    rounds = Rounds(trees.base, trees.head, options.profile, tell=tell)
+    pairs = matched.pairs
+
+    def seconds(pair: Pair) -> float:
+        return options.time or pair.contestant.gate.time or TIME
+
+    def settled(pair: Pair, stage: Stage) -> bool:
+        found = figures(pair, stage, None, trees.head.catalog)
+        return bool(found) and all(figure.acquitted() for figure in found)
+
+    screening = rounds.measure(pairs, lambda pair: 0.8 * seconds(pair), what="screening", settled=settled)
+    doubtful = [i for i, pair in enumerate(pairs) if _doubtful(pair, screening[i], trees)]
+    confirmation: list[Stage | None] = [None] * len(pairs)
+    if doubtful:
+        # Enough launches that the corrected p-value can fall below the level at all.
+        least = max(_CONFIRM_LEAST, math.ceil(math.log2(len(doubtful) / LEVEL)) + 2)
+        found = rounds.measure(
+            [pairs[i] for i in doubtful], seconds, what="confirming", passes=2, least=least, score_always=True
+        )
+        for i, stage in zip(doubtful, found, strict=True):
+            confirmation[i] = stage
+    findings, timed = _findings(pairs, screening, confirmation, trees)
+    return GateResult(
+        suite=options.suite,
+        profile=options.profile,
+        base=trees.base.side,
+        head=trees.head.side,
+        started=started,
+        seconds=round(time.monotonic() - began, 1),
+        findings=[*findings, *matched.unpaired],
+        timed=timed,
+        machine=environment.machine(),
+        conditions=_conditions(options.profile, pairs),
+        disturbances=watch.stop(),
+        notes=trees.notes,
+    )
+
+
+def _inside(suite: str, trees: Trees) -> str:
+    """A suite named by its file: the copy of that file in the head's tree, so that an edit meanwhile changes nothing."""
+    path = Path(suite)
+    if path.suffix not in (".yaml", ".yml"):
+        return suite
+    home = trees.head.catalog.home
+    inside = home / path
+    return str(inside) if not path.is_absolute() and inside.is_file() else suite
+
+
+def _doubtful(pair: Pair, stage: Stage, trees: Trees) -> bool:
+    assert stage.base is not None
+    assert stage.head is not None
+    if not stage.head.active:
+        return stage.base.active
+    return stage.base.active and any(
+        figure.suspicious() for figure in figures(pair, stage, None, trees.head.catalog)
+    )
+
+
+def _findings(
+    pairs: Sequence[Pair], screening: Sequence[Stage], confirmation: Sequence[Stage | None], trees: Trees
+) -> tuple[list[Finding], list[Timed]]:
+    found: list[list[Figure]] = []
+    launches: list[int] = []
+    for pair, first, second in zip(pairs, screening, confirmation, strict=True):
+        through = _through(first) and (second is None or _through(second))
+        found.append(figures(pair, first, second, trees.head.catalog) if through else [])
+        launches.append(first.launches + (second.launches if second else 0))
+    decided = decide(pairs, found, launches)
+    findings: list[Finding] = []
+    timed: list[Timed] = []
+    for pair, first, second, own in zip(pairs, screening, confirmation, decided, strict=True):
+        findings += own or [_status(pair, first, second)]
+        if own:
+            assert first.base is not None
+            assert first.head is not None
+            timed.append(Timed(name=own[0].name, base=first.base.latency(), head=first.head.latency()))
+    return findings, timed
+
+
+def _through(stage: Stage) -> bool:
+    return stage.base is not None and stage.head is not None and stage.base.active and stage.head.active
+
+
+def _status(pair: Pair, first: Stage, second: Stage | None) -> Finding:
+    """The finding on a method that did not get through on one side or both."""
+    assert first.base is not None
+    assert first.head is not None
+    base, head = first.base, first.head
+    told = {"metric": "status", "better": "higher", "launches": first.launches}
+    if not base.active and not head.active:
+        return pair.finding(change="unchanged", reason=f"does not run on either side: {head.reason}", **told)
+    if not base.active:
+        what = "skipped" if base.status == "skipped" else "failing"
+        return pair.finding(change="improved", reason=f"was {what}: {base.reason}", **told)
+    if head.active:
+        assert second is not None
+        worse = second.head if second.head is not None and not second.head.active else second.base
+        reason = worse.reason if worse is not None else "no reason given"
+        return pair.finding(
+            change="unstable", reason=f"ran at first, not when measured again: {reason}", **told
+        )
+    if head.status == "skipped":
+        return pair.finding(
+            change="regressed", reason=f"ran in the base and cannot run now: {head.reason}", **told
+        )
+    again = second.head if second is not None else None
+    if again is not None and again.active:
+        reason = f"failed once and then ran: {head.reason}"
+        return pair.finding(change="unstable", reason=reason, **told)
+    return pair.finding(change="regressed", reason=f"ran in the base and fails now: {head.reason}", **told)
+
+
+def _conditions(place: str, pairs: Sequence[Pair]) -> dict[str, object]:
+    threads = {pair.comparison.threads or (1 if place == "cpu" else environment.threads()) for pair in pairs}
+    return {"threads": sorted(threads), "cpus": environment.cpus()}
