@@ -141,15 +141,15 @@ def _frames(
     current = {record.key for record in content.records}
     whole = bool({"parquet", "jsonl"} & set(asked))
     with frames.Export(records, current, documents=whole, progress=progress) as export:
-        for name, file, write_it in (
-            ("csv", "records.csv", export.csv),
-            ("parquet", "records.parquet", export.parquet),
-            ("parquet", "samples.parquet", export.samples),
-            ("jsonl", "records.jsonl", export.json_lines),
-        ):
-            if name in asked:
-                write_it(out / file)
-                found.append(out / file)
+        paths = {name: out / f"records.{name}" for name in ("csv", "parquet", "jsonl") if name in asked}
+        if {"csv", "parquet"} & set(asked):
+            export.tables(csv=paths.get("csv"), parquet=paths.get("parquet"))
+        if "parquet" in asked:
+            export.samples(out / "samples.parquet")
+            found.append(out / "samples.parquet")
+        if "jsonl" in asked:
+            export.json_lines(paths["jsonl"])
+        found += paths.values()
     return found
 
 

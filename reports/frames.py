@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.record import INSTRUMENT_METRICS, Record
-from reports.collect import Content
+from reports.collect import Content, without_collector
+from reports.samples import Samples
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-BATCH = 10_000
+BATCH = 20_000
 """Rows that are written at a time."""
 
 Progress = Callable[[str], None]
@@ -33,7 +34,18 @@ _OWN = (
     "reason", "source", "started", "duration", "amount", "amount_unit",
 )  # fmt: skip
 _own = attrgetter(*_OWN)
-_ROW = (*_OWN, "unstable", "current", "samples", "clock", "device_reserved", *INSTRUMENT_METRICS)
+_ROW = (
+    *_OWN,
+    "unstable",
+    "current",
+    "samples",
+    "launches",
+    "clock",
+    "runs_per_sample",
+    "preempted",
+    "device_reserved",
+    *INSTRUMENT_METRICS,
+)
 """What `Columns` keeps of every record, in the order of its tuples."""
 _PREFIXES = ("task", "method", "metric")
 FIXED: dict[str, str] = {
@@ -46,7 +58,10 @@ FIXED: dict[str, str] = {
     "started": "string",
     "duration": "double",
     "samples": "int64",
+    "launches": "int64",
     "clock": "string",
+    "runs_per_sample": "int64",
+    "preempted": "int64",
     **dict.fromkeys(INSTRUMENT_METRICS, "double"),
     "device_reserved": "double",
     "amount": "double",
@@ -106,10 +121,9 @@ class Columns:
 
     Args:
         current: keys of the records that verdicts may rest on; None when that is not known.
-        samples: whether latency samples will be asked for.
     """
 
-    def __init__(self, current: set[str] | None = None, *, samples: bool = False) -> None:
+    def __init__(self, current: set[str] | None = None) -> None:
         self._current = current
         self._rows: list[tuple[Any, ...]] = []
         self._others: dict[tuple[str, str], tuple[array[int], list[Any]]] = {}
@@ -117,7 +131,6 @@ class Columns:
         self._environments: dict[str, int] = {}
         self._flat: list[dict[str, Any]] = []
         self._where = array("l")
-        self._samples = array("d") if samples else None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -132,14 +145,17 @@ class Columns:
                 # Only a paper's records serve claims; of the others there is nothing to say.
                 None if self._current is None or not record.paper else record.key in self._current,
                 len(latency.samples) if latency else None,
-                latency.clock if latency else None,
+                len(record.launches) or None,
+                *(
+                    (latency.clock, latency.runs_per_sample, latency.preempted)
+                    if latency
+                    else (None, None, None)
+                ),
                 record.memory.device_reserved,
                 *[record.instrument(name) for name in INSTRUMENT_METRICS],
             )
         )
         self._where.append(self._environment(record.environment))
-        if self._samples is not None and latency:
-            self._samples.extend(latency.samples)
         number = len(self._rows) - 1
         others = self._others
         for prefix, values in (
@@ -187,14 +203,14 @@ class Columns:
         import pyarrow as pa
 
         by_name = dict(zip(_ROW, zip(*self._rows[start:stop], strict=True), strict=False))
-        flats = [self._flat[i] for i in self._where[start:stop]]
+        where = pa.array(np.array(self._where[start:stop], dtype=np.int64))
         columns = []
         for field in schema:
             if field.name in _ROW:
                 columns.append(pa.array(by_name.get(field.name, ()), field.type))
                 continue
             if field.name.startswith(("machine.", "source.", "version.")):
-                columns.append(pa.array([flat.get(field.name) for flat in flats], field.type))
+                columns.append(pa.array([flat.get(field.name) for flat in self._flat], field.type).take(where))
                 continue
             prefix, _, name = field.name.partition(".")
             places, values = self._others[(prefix, name)]
@@ -206,52 +222,17 @@ class Columns:
             convert = _CONVERT[str(field.type)]
             filled = pa.array([None if v is None else convert(v) for v in values[low:high]], field.type)
             # Values of the few rows that have any, spread over all rows; the others stay empty.
-            where = np.zeros(stop - start, dtype=np.int64)
+            place = np.zeros(stop - start, dtype=np.int64)
             absent = np.ones(stop - start, dtype=bool)
-            where[rows[low:high] - start] = np.arange(high - low)
+            place[rows[low:high] - start] = np.arange(high - low)
             absent[rows[low:high] - start] = False
-            columns.append(filled.take(pa.array(where, mask=absent)))
+            columns.append(filled.take(pa.array(place, mask=absent)))
         return pa.table(columns, schema=schema)
 
     def batches(self, schema: pa.Schema) -> Iterator[tuple[int, pa.Table]]:
         """All rows, `BATCH` at a time, each with the number of its first row. No rows make one empty table."""
         for start in range(0, max(len(self), 1), BATCH):
             yield start, self.batch(start, min(start + BATCH, len(self)), schema)
-
-    def samples(self) -> Iterator[tuple[int, pa.Table]]:
-        """Latency samples in long form, of `BATCH` records at a time, each with the number of its first record.
-
-        Raises:
-            ValueError: they were not gathered.
-        """
-        import numpy as np
-        import pyarrow as pa
-
-        if self._samples is None:
-            raise ValueError("these columns were made without samples")
-        seconds = np.frombuffer(self._samples, dtype=np.float64) if self._samples else np.empty(0)
-        counts = np.array([row[_ROW.index("samples")] or 0 for row in self._rows], dtype=np.int64)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        for start in range(0, max(len(self), 1), BATCH):
-            keys, many = [row[0] for row in self._rows[start : start + BATCH]], counts[start : start + BATCH]
-            low, high = ends[start], ends[start + len(keys)]
-            records = np.repeat(np.arange(len(keys), dtype=np.int32), many)
-            runs = np.arange(low, high) - np.repeat(ends[start : start + len(keys)], many)
-            columns = [
-                pa.DictionaryArray.from_arrays(pa.array(records), pa.array(keys, pa.string())),
-                pa.array(runs.astype(np.int32)),
-                pa.array(seconds[low:high]),
-            ]
-            yield start, pa.table(columns, schema=sample_schema())
-
-
-def sample_schema() -> pa.Schema:
-    """The columns of the table of samples."""
-    import pyarrow as pa
-
-    return pa.schema(
-        [("key", pa.dictionary(pa.int32(), pa.string())), ("run", pa.int32()), ("seconds", pa.float64())]
-    )
 
 
 def _kind(values: Iterable[Any]) -> str:
@@ -298,15 +279,18 @@ class Export:
         documents: bool = False,
         progress: Progress = lambda text: None,
     ) -> None:
-        self._columns = Columns(current, samples=documents)
+        self._columns = Columns(current)
         self._progress = progress
+        self._samples = Samples()
         self._spool: IO[bytes] | None = tempfile.TemporaryFile() if documents else None  # noqa: SIM115
-        for record in found:
-            self._columns.add(record)
-            if self._spool is not None:
-                self._spool.write(record.model_dump_json(exclude_defaults=True).encode() + b"\n")
-            if len(self._columns) % 1000 == 0:
-                progress(f"reading records: {len(self._columns):,}")
+        with without_collector():
+            for record in found:
+                self._columns.add(record)
+                if self._spool is not None:
+                    self._samples.add(record)
+                    self._spool.write(record.model_dump_json().encode() + b"\n")
+                if len(self._columns) % 1000 == 0:
+                    progress(f"reading records: {len(self._columns):,}")
 
     def __enter__(self) -> Export:
         return self
@@ -318,36 +302,40 @@ class Export:
     def __len__(self) -> int:
         return len(self._columns)
 
-    def csv(self, path: Path) -> None:
-        """Write ``records.csv``: one row per record, without samples and series."""
-        from pyarrow import csv
+    def tables(self, *, csv: Path | None = None, parquet: Path | None = None) -> None:
+        """Write records as tables, one row each: as CSV and as Parquet, which has whole records in its last column."""
+        import contextlib
 
-        schema = self._columns.schema()
-        with csv.CSVWriter(str(path), schema, write_options=csv.WriteOptions(quoting_style="needed")) as writer:
-            for start, table in self._columns.batches(schema):
-                writer.write_table(table)
-                self._progress(f"writing {path.name}: {start + table.num_rows:,} of {len(self):,}")
-
-    def parquet(self, path: Path) -> None:
-        """Write ``records.parquet``: one row per record, with its whole document as JSON in the last column."""
         import pyarrow as pa
-        from pyarrow import parquet
+        from pyarrow import csv as comma
+        from pyarrow import parquet as columnar
 
         schema = self._columns.schema()
-        lines = self._documents()
-        whole = schema.append(pa.field("document", pa.string()))
-        with parquet.ParquetWriter(str(path), whole, compression="zstd") as writer:
+        with contextlib.ExitStack() as stack:
+            rows = whole = None
+            if csv is not None:
+                options = comma.WriteOptions(quoting_style="needed")
+                rows = stack.enter_context(comma.CSVWriter(str(csv), schema, write_options=options))
+            if parquet is not None:
+                lines = self._documents()
+                fields = schema.append(pa.field("document", pa.string()))
+                whole = stack.enter_context(columnar.ParquetWriter(str(parquet), fields, compression="zstd"))
             for start, table in self._columns.batches(schema):
-                texts = [next(lines).decode() for _ in range(table.num_rows)]
-                writer.write_table(table.append_column("document", pa.array(texts, pa.string())))
-                self._progress(f"writing {path.name}: {start + table.num_rows:,} of {len(self):,}")
+                if rows is not None:
+                    rows.write_table(table)
+                if whole is not None:
+                    texts = [next(lines).decode() for _ in range(table.num_rows)]
+                    whole.write_table(table.append_column("document", pa.array(texts, pa.string())))
+                self._progress(f"writing records: {start + table.num_rows:,} of {len(self):,}")
 
     def samples(self, path: Path) -> None:
         """Write ``samples.parquet``: one row per latency sample, in the order of the runs."""
         from pyarrow import parquet
 
-        with parquet.ParquetWriter(str(path), sample_schema(), compression="zstd") as writer:
-            for start, table in self._columns.samples():
+        if self._spool is None:
+            raise ValueError("this export was made without documents")
+        with parquet.ParquetWriter(str(path), Samples.schema(), compression="zstd") as writer:
+            for start, table in self._samples.tables(BATCH):
                 writer.write_table(table)
                 self._progress(f"writing {path.name}: records from {start:,} of {len(self):,}")
 

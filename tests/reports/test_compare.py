@@ -205,7 +205,7 @@ def test_parts_of_a_store(store: Store, text: str) -> None:
 def test_stores_and_exports(store: Store, tmp_path: Path, make: str) -> None:
     with frames.Export(store.records(), documents=True) as export:
         export.json_lines(tmp_path / "records.jsonl")
-        export.parquet(tmp_path / "records.parquet")
+        export.tables(parquet=tmp_path / "records.parquet")
     names = {
         "sqlite": store.location,
         "url": f"sqlite:///{store.location}",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.record import INSTRUMENT_METRICS, Record
+from harness.record import INSTRUMENT_METRICS, Blocks, Record
 from reports import frames
 from reports.collect import Content
 from tests.reports.conftest import EVIL, record, records
@@ -22,8 +22,7 @@ VALUES = (
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     with frames.Export(records(), {records()[0].key}, documents=True) as export:
-        export.csv(tmp_path / "records.csv")
-        export.parquet(tmp_path / "records.parquet")
+        export.tables(csv=tmp_path / "records.csv", parquet=tmp_path / "records.parquet")
         export.samples(tmp_path / "samples.parquet")
         export.json_lines(tmp_path / "records.jsonl")
     return tmp_path
@@ -63,6 +62,21 @@ def test_samples_in_long_form(written: Path) -> None:
         assert list(taken["run"]) == list(range(len(taken)))
 
 
+def test_samples_say_their_launch_and_round(tmp_path: Path) -> None:
+    plain = record()
+    assert plain.latency is not None
+    blocks = Blocks(launch=[0, 1, 0], round=[0, 0, 1], size=[4, 6, 5])
+    latency = plain.latency.model_copy(update={"blocks": blocks})
+    taken = [plain.model_copy(update={"key": "b" * 32, "latency": latency}), plain]
+    with frames.Export(taken, documents=True) as export:
+        export.samples(tmp_path / "s.parquet")
+    frame = pd.read_parquet(tmp_path / "s.parquet")
+    first = frame[frame["key"] == "b" * 32]
+    assert list(first["launch"]) == [0] * 4 + [1] * 6 + [0] * 5
+    assert list(first["round"]) == [0] * 10 + [1] * 5
+    assert set(frame[frame["key"] == plain.key]["launch"]) == {0}
+
+
 def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = frames.Columns()
     for each in records():
@@ -95,8 +109,7 @@ def test_parameters_of_any_type_keep_their_values(parameters: list[dict[str, Any
 
 def test_no_records_make_an_empty_table(tmp_path: Path) -> None:
     with frames.Export([], documents=True) as export:
-        export.csv(tmp_path / "r.csv")
-        export.parquet(tmp_path / "r.parquet")
+        export.tables(csv=tmp_path / "r.csv", parquet=tmp_path / "r.parquet")
         export.samples(tmp_path / "s.parquet")
     assert list(pd.read_csv(tmp_path / "r.csv").columns) == list(frames.FIXED)
     assert pd.read_parquet(tmp_path / "r.parquet").empty
