@@ -61,8 +61,7 @@ function drawRows() {
   const left = matching.length - visible.length;
   more.hidden = left <= 0;
   more.textContent = `Show ${Math.min(left, AT_ONCE * 5)} more of ${left.toLocaleString("en")}`;
-  const all = claims.length.toLocaleString("en");
-  byId("found").textContent = matching.length === claims.length ? `${all} claims` : `${matching.length.toLocaleString("en")} of ${all} claims`;
+  byId("found").textContent = matching.length === claims.length ? count(claims.length, "claim") : `${matching.length.toLocaleString("en")} of ${count(claims.length, "claim")}`;
   if (!matching.length) {
     byId("rows").append(el("tr", { role: "row" }, el("td", { role: "cell", colspan: 5 }, "No claim matches. Loosen the filter or show all claims.")));
   }
@@ -138,6 +137,7 @@ function setUpControls() {
   }
   for (const head of document.querySelectorAll(".claims th[data-sort]")) {
     const key = head.dataset.sort;
+    head.dataset.label = head.textContent;
     head.replaceChildren(el("button", { type: "button", onclick: () => sortBy(key) }, head.textContent));
     if (key === "ratio") head.append(stripAxis());
   }
