@@ -27,8 +27,8 @@ function growthPlot(data, comparison, parameter, width) {
 }
 function exponent(line) {
   if (line.exponent === null || line.exponent === undefined) return "too few sizes for an exponent";
-  const range = line.low === null ? " (one seed, no interval)" : ` [${number(line.low, 3)}, ${number(line.high, 3)}]`;
-  return `exponent ${number(line.exponent, 3)}${range}`;
+  const range = line.low === null ? " (one seed, no interval)" : ` [${line.low.toFixed(2)}, ${line.high.toFixed(2)}]`;
+  return `exponent ${line.exponent.toFixed(2)}${range}`;
 }
 // Lines of one method share its colour; a dash tells them apart.
 function dashes(lines) {

@@ -153,7 +153,7 @@ def test_a_paper_draws_what_is_behind_its_claims(chromium: Browser, page: Path) 
         "curve",
     ):
         assert any(t.startswith(expected) for t in titles), expected
-    assert "timsort: exponent 1 [1, 1]" in chromium.texts(".entry .legend li")
+    assert "timsort: exponent 1.00 [1.00, 1.00]" in chromium.texts(".entry .legend li")
     # One method wins in both, so there is no frontier to draw a line along.
     assert chromium.run("return document.querySelectorAll('.entry svg.plot .front').length") == 0
     colours = chromium.run(
