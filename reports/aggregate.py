@@ -107,13 +107,13 @@ def _cell(records: Sequence[Record]) -> dict[str, Any]:
         places = [q * (pooled.size - 1) for q in QUANTILES]
         found["q"] = shorts(np.interp(places, np.arange(pooled.size), pooled).tolist())
         found["runs"] = int(pooled.size)
-        launches = sum(len(getattr(r, "launches", None) or ()) for r in records)
+        launches = sum(len(r.launches) for r in records)
         if launches:
             found["launches"] = launches
     metrics = sorted({n for r in records for n in r.metrics})
     if metrics:
         found["metrics"] = {n: shorts(r.metrics.get(n) for r in records) for n in metrics}
-    unstable = {i: str(r.unstable) for i, r in enumerate(records) if getattr(r, "unstable", None)}
+    unstable = {i: r.unstable for i, r in enumerate(records) if r.unstable}
     if unstable:
         found["unstable"] = unstable
     return found

@@ -64,6 +64,7 @@ class Provenance:
     suites: list[str]
     took: str
     counts: list[tuple[str, int]]
+    conditions: str
     unstable: list[tuple[str, int]]
     missing: list[Missing]
     unmeasured: list[Unmeasured]
@@ -77,8 +78,8 @@ def provenance(content: Content, how: HowTo) -> Provenance:
     unstable: dict[str, int] = defaultdict(int)
     for record in records:
         counts[record.status] += 1
-        if getattr(record, "unstable", None):
-            unstable[str(record.unstable)] += 1  # type: ignore[attr-defined,unused-ignore]
+        if record.unstable:
+            unstable[record.unstable] += 1
     return Provenance(
         machines=_machines(done),
         versions=_versions(done),
@@ -90,6 +91,7 @@ def provenance(content: Content, how: HowTo) -> Provenance:
         suites=sorted({r.suite for r in records}),
         took=duration(content.seconds),
         counts=sorted(counts.items(), key=lambda kv: -kv[1]),
+        conditions=_conditions(done),
         unstable=sorted(unstable.items(), key=lambda kv: -kv[1]),
         missing=_missing(records, how),
         unmeasured=_unmeasured(content, how),
@@ -132,6 +134,29 @@ def _versions(records: Sequence[Record]) -> list[tuple[str, str]]:
             for name, version in versions.items():
                 seen[name][str(version)] = None
     return [(name, " and ".join(found)) for name, found in seen.items()]
+
+
+def _conditions(records: Sequence[Record]) -> str:
+    """What could disturb the figures, over all records: the worst of it."""
+    seen: dict[str, list[Any]] = defaultdict(list)
+    for record in records:
+        for name, value in (record.environment.get("disturbances") or {}).items():
+            if value is not None:
+                seen[name].append(value)
+    found = (
+        [f"frequency governor {' and '.join(sorted({str(g) for g in seen['governor']}))}"]
+        if seen["governor"]
+        else []
+    )
+    for name, text in (("others", "other processes used"), ("stolen", "the hypervisor took")):
+        shares = sorted(v for v in seen[name] if isinstance(v, int | float))
+        if shares:
+            middle = shares[len(shares) // 2]
+            found.append(f"{text} {middle:.1%} of the processors as a rule, {shares[-1]:.1%} at most")
+    throttled = sum(v > 0 for v in seen["throttled"] if isinstance(v, int | float))
+    if seen["throttled"]:
+        found.append(f"the processor was throttled during {throttled} of {len(seen['throttled'])} measurements")
+    return "; ".join(found)
 
 
 def _missing(records: Sequence[Record], how: HowTo) -> list[Missing]:

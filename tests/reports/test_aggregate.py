@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.catalog import Catalog
-from harness.record import SeriesRecord
+from harness.record import Launch, SeriesRecord
 from reports.aggregate import aggregate
 from reports.collect import Content, PaperPart
 from reports.curves import MOST_POINTS
@@ -104,3 +104,15 @@ def test_curves_at_different_steps_stay_apart(catalog: Catalog, content: Content
     records = [record(seed=s, series={"loss": SeriesRecord(x=[0.0, s], y=[1.0, 2.0])}) for s in (1000, 1001)]
     ((comparison,), _) = aggregate(catalog, part_of(content, records))
     assert [c["n"] for c in comparison["series"][0]["curves"]] == [1, 1]
+
+
+def test_launches_are_counted_and_disturbances_kept(catalog: Catalog, content: Content) -> None:
+    launches = [Launch(first=0.1, prepare=0.2)] * 3
+    records = [
+        record(seed=s, launches=launches, unstable="a noisy neighbour" if s == 1001 else None)
+        for s in (1000, 1001)
+    ]
+    ((comparison,), _) = aggregate(catalog, part_of(content, records))
+    (cell,) = comparison["cells"]
+    assert cell["launches"] == 6
+    assert cell["unstable"] == {1: "a noisy neighbour"}
