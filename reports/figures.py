@@ -185,13 +185,24 @@ def number(value: float) -> str:
 
 
 def round_ticks(axis: Any, unit: str) -> None:
-    """Ticks of a linear axis of bytes at round numbers of `unit`."""
-    from matplotlib.ticker import MaxNLocator
+    """Ticks of an axis of bytes at round numbers of `unit`; at powers of two where the axis is logarithmic."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     size = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}[unit]
     low, high = axis.get_view_interval()
-    ticks = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low / size, high / size)
-    axis.set_ticks([t * size for t in ticks if low <= t * size <= high])
+    if axis.get_scale() == "log":
+        powers = range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)
+        ticks = [2.0**k for k in powers[:: -(-len(powers) // 7) or 1]]
+    else:
+        steps = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low / size, high / size)
+        ticks = [t * size for t in steps if low <= t * size <= high]
+    axis.set_major_locator(FixedLocator(ticks))
+
+
+def fitted(axis: Any, low: float, high: float) -> None:
+    """A linear axis from `low` to `high` with some room at its ends, also where the two are the same."""
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low - room, high + room)
 
 
 def forest(rows: Sequence[Row], name: str = "claims", title: str = "Claimed and measured") -> Drawing | None:

@@ -19,6 +19,7 @@ from reports.figures import (
     Drawing,
     canvas,
     cut,
+    fitted,
     forest,
     logarithmic,
     prefixed,
@@ -126,9 +127,13 @@ def _latency(each: Data, labels: Sequence[str], name: str, about: str) -> Iterat
     low, high = min(lows), max(highs)
     if low > 0 and high / low > 6:
         logarithmic(axes.xaxis, low, high)
+    else:
+        fitted(axes.xaxis, low, high)
     unit = prefixed(axes.xaxis, "s", high)
     axes.set_xlabel(f"latency ({unit})")
     title = f"{about}: latency{where}. Box: quartiles; line: 5 to 95 % of runs; dots: medians of seeds"
+    if any(c.get("unstable") for c in cells):
+        title += "; †: the machine was too disturbed for these times to decide anything"
     yield Drawing(f"{name}-latency", title, figure)
 
 

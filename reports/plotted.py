@@ -31,8 +31,8 @@ def setting_of(each: Data, s: int) -> str:
 
 
 def named(labels: Sequence[str], cell: Data) -> str:
-    """A cell's method, with what tells it from other variants of the method."""
-    return cut(f"{labels[cell['m']]} {cell['v']}", 40)
+    """A cell's method, with what tells it from other variants of the method; † where the machine was disturbed."""
+    return cut(f"{labels[cell['m']]} {cell['v']}", 40) + (" †" if cell.get("unstable") else "")
 
 
 def mean(values: Sequence[float | None] | None) -> float | None:

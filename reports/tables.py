@@ -245,6 +245,11 @@ def _provenance(content: Content) -> list[str]:
         lines += table(
             ["records", "why"], [[str(n), escape(reason)] for reason, n in content.skipped], right=[0]
         )
+    unstable = Counter(r.unstable for r in content.records if r.unstable)
+    if unstable:
+        lines += ["", "## Measured on a disturbed machine", "", "Times of these records decide nothing.", ""]
+        rows = [[str(n), escape(reason)] for reason, n in unstable.most_common()]
+        lines += table(["records", "why"], rows, right=[0])
     if content.failed:
         lines += ["", "## Failed", ""]
         lines += table(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from reports.figures import DOUBLE, SINGLE, Drawing, canvas, cut, logarithmic, prefixed, round_ticks, slug
+from reports.figures import (
+    DOUBLE,
+    SINGLE,
+    Drawing,
+    canvas,
+    cut,
+    fitted,
+    logarithmic,
+    prefixed,
+    round_ticks,
+    slug,
+)
 from reports.plotted import Data, colour_of, marker_of, mean, setting_of
 
 if TYPE_CHECKING:
@@ -40,6 +51,9 @@ def quality(each: Data, labels: Sequence[str], name: str, about: str, wanted: se
         )
         for place, (column, kind, title) in zip(axes, panels, strict=True):
             _panel(place, there, column, metric, kind, title)
+        values = [v for c in there for v in c["metrics"][metric["name"]] if v is not None]
+        if min(values) > 0 and max(values) / min(values) > 50:
+            logarithmic(axes[0].yaxis, min(values), max(values))
         unit = metric["unit"]
         if unit in ("s", "B"):
             unit = prefixed(axes[0].yaxis, unit, axes[0].get_ylim()[1])
@@ -71,8 +85,10 @@ def _panel(
     low, high = min(xs), max(xs)
     if high / low > 6:
         logarithmic(axes.xaxis, low, high)
+    else:
+        fitted(axes.xaxis, low, high)
     name = prefixed(axes.xaxis, unit, high)
-    if unit == "B" and high / low <= 6:
+    if unit == "B":
         round_ticks(axes.xaxis, name)
     axes.set_xlabel(f"{title} ({name})")
     best = frontier(points, metric["better"])

@@ -92,6 +92,16 @@ def test_hostile_text_stays_text(catalog: Catalog, content: Content) -> None:
         ElementTree.fromstring(svg)
 
 
+def test_times_of_a_disturbed_machine_are_marked(catalog: Catalog, content: Content) -> None:
+    part = next(p for p in content.parts if p.slug == "timsort")
+    shaken = [r.model_copy(update={"unstable": "load"}) if r.label == "slowed" else r for r in part.records]
+    made = plots.figures(catalog, PaperPart(part.slug, part.family, part.paper, part.rows, shaken))
+    latency = next(d for d in made if d.name.endswith("-latency"))
+    labels = {t.get_text() for t in latency.figure.axes[0].get_yticklabels()}
+    assert labels == {"slowed †", "timsort"}
+    assert "disturbed" in latency.title
+
+
 def test_a_method_has_one_colour_in_all_figures(drawn: list[Drawing]) -> None:
     from matplotlib.colors import to_hex
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,13 @@ def test_full_form_has_every_claim_and_both_scoreboards(content: Content) -> Non
     assert "<script" not in text
     assert EVIL not in text
     MARKDOWN.parse(text)
+
+
+def test_disturbed_records_are_named(content: Content) -> None:
+    part = content.parts[0]
+    shaken = [r.model_copy(update={"unstable": "the | load was 9"}) for r in part.records[:2]]
+    text = tables.markdown(replace(content, parts=[replace(part, records=shaken)]))
+    assert "| 2 | the &#124; load was 9 |" in text
 
 
 def test_short_form_fits_a_comment(content: Content) -> None:
