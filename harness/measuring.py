@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 
 from harness.launch import Failed, Nursery, Worker
-from harness.measure import clock
 from harness.measure.statistics import log_differences, relative_half_width
 from harness.measure.turns import Block, Plan, Taken, take
 from harness.record import Blocks, Latency, Launch, Memory, SeriesRecord, Status
@@ -41,6 +40,7 @@ class Seat:
         seconds: how long it has worked.
         setup: seconds from the start of its first process to the end of its first run there.
         launches, taken: what each of its processes brought.
+        clock: see `harness.measure.clock`.
     """
 
     name: str
@@ -63,12 +63,8 @@ class Seat:
     first: Block | None = None
     taken: list[tuple[int, Taken]] = field(default_factory=list)
     stopped: str = "once"
+    clock: str = "host"
     _worker: Worker | None = None
-
-    @property
-    def device(self) -> str:
-        """Its torch device."""
-        return str(self.request["device"])
 
     @property
     def active(self) -> bool:
@@ -99,6 +95,7 @@ class Seat:
             self.setup = max(self.setup, time.monotonic() - began)
             if measure:
                 self.first = Block(first["samples"], first["cpu"], first["preempted"])
+                self.clock = first["clock"]
                 self.phase("measuring")
                 measured = self._ask("measure")
                 self.metrics = measured["metrics"]
@@ -124,10 +121,9 @@ class Seat:
             return None
         cold = self.launches[0].first
         blocks = [(launch, index, block) for launch, taken in self.taken for index, block in taken.blocks]
-        name = clock.NAMES[self.device]
         if not blocks:
             return Latency(
-                samples=self.first.samples, first=cold, cpu=self.first.cpu, clock=name, stopped=self.stopped,
+                samples=self.first.samples, first=cold, cpu=self.first.cpu, clock=self.clock, stopped=self.stopped,
                 preempted=self.first.preempted,
             )  # fmt: skip
         samples = [s for _, _, block in blocks for s in block.samples]
@@ -135,7 +131,7 @@ class Seat:
             samples=samples,
             first=cold,
             cpu=sum(block.cpu * len(block.samples) for _, _, block in blocks) / len(samples),
-            clock=name,
+            clock=self.clock,
             stopped=self.stopped,
             runs_per_sample=max(taken.runs_per_sample for _, taken in self.taken),
             blocks=Blocks(

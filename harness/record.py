@@ -51,7 +51,7 @@ class Latency(_Model):
         samples: seconds per run, in the order they were taken.
         first: seconds of the first run after prepare in the first process, which warms up.
         cpu: mean CPU seconds per run over all threads, or None where it was not read.
-        clock: "host" or "cuda-events".
+        clock: "host", "host-ready" or "cuda-events"; see `harness.measure.clock`.
         stopped: why sampling stopped: "once", "precision", "budget", "max-samples".
         runs_per_sample: consecutive runs that a sample is the mean of; above 1 for runs of microseconds.
         blocks: in which process and round the samples were taken; empty for a single run.

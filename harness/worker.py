@@ -96,11 +96,13 @@ class Worker:
         self._method: Any = None
         self._output: Any = None
         self._device = "cpu"
+        self._clock = "host"
         self._memory: Any = None
         self._padding: list[bytes] = []
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import the task and the method, and load the work."""
+        from harness.measure import clock
         from harness.measure.memory import Account
         from harness.method import Context
 
@@ -110,6 +112,7 @@ class Worker:
         task = _construct(request["task"])
         self._method = _construct(request["method"])
         self._device = request["device"]
+        self._clock = clock.name_of(self._device, request.get("threads"))
         cache = request.get("cache")
         context = Context(
             seed=request["seed"],
@@ -131,7 +134,7 @@ class Worker:
 
         method = self._method
         with self._memory.preparing():
-            timing = clock.timed(lambda: method.prepare(method.work), 1, self._device)
+            timing = clock.timed(lambda: method.prepare(method.work), 1, _plain(self._clock))
         return {"seconds": timing.samples[0]}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +145,7 @@ class Worker:
             timing = clock.timed(
                 self._method.run,
                 int(request["count"]),
-                self._device,
+                self._clock,
                 runs_per_sample=int(request.get("runs_per_sample", 1)),
                 flush=bool(request.get("flush")),
             )
@@ -153,6 +156,7 @@ class Worker:
             "samples": [round(seconds, 9) for seconds in timing.samples],
             "cpu": timing.cpu,
             "preempted": timing.preempted,
+            "clock": self._clock,
             "memory": self._memory.peaks(),
         }
 
@@ -191,6 +195,11 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise BadOutput(f"'{name}' is {number}")
     return number
+
+
+def _plain(clock: str) -> str:
+    """The clock for what is not latency: on a host the wall clock."""
+    return clock if clock == "cuda-events" else "host"
 
 
 def _shuffle_layout() -> list[bytes]:

@@ -127,15 +127,19 @@ def take(methods: Sequence[Runs], plan: Plan, launches: int, rng: random.Random)
     least = max(1, math.ceil(plan.min_samples / launches))
     most = max(1, plan.max_samples // launches)
     sequence = orders(len(methods), rng)
-    # The first round is one run each. Where runs are so long that there are only a few, it counts.
-    probes = {i: block for i in next(sequence) if (block := methods[i].run(1)) is not None}
-    seconds = {i: block.samples[0] for i, block in probes.items()}
+    # The first round is one run each, and another where the first took long, which may have been chance. Where runs are
+    # so long that there are only a few, they count.
+    seconds, probes = _probe(methods, next(sequence))
+    if seconds and max(seconds.values()) > share / 4:
+        again, more = _probe(methods, [i for i in next(sequence) if i in seconds])
+        seconds = {i: min(each, seconds[i]) for i, each in again.items()}
+        probes = {i: [*probes[i], *each] for i, each in more.items()}
     if not seconds:
         return taken
     counts = max(seconds.values()) > share / 4
     for i, first in list(seconds.items()):
         if counts:
-            taken[i].blocks.append((0, probes[i]))
+            taken[i].blocks += enumerate(probes[i])
             continue
         warmed = _warm_up(methods[i], first, share * _WARM_SHARE)
         if warmed is None:
@@ -150,7 +154,7 @@ def take(methods: Sequence[Runs], plan: Plan, launches: int, rng: random.Random)
         pace = {i: Pace(each.count) for i, each in pace.items()}
     for i in pace:
         taken[i].runs_per_sample = pace[i].runs_per_sample
-    for index, order in zip(range(1 if counts else 0, rounds), sequence, strict=False):
+    for index, order in zip(range(2 if counts else 0, rounds), sequence, strict=False):
         for i in [i for i in order if i in pace]:
             block = methods[i].run(pace[i].count, pace[i].runs_per_sample)
             if block is None:
@@ -158,6 +162,12 @@ def take(methods: Sequence[Runs], plan: Plan, launches: int, rng: random.Random)
             else:
                 taken[i].blocks.append((index, block))
     return taken
+
+
+def _probe(methods: Sequence[Runs], order: Sequence[int]) -> tuple[dict[int, float], dict[int, list[Block]]]:
+    """One run of each method: its seconds, and the block; without those that failed."""
+    blocks = {i: block for i in order if (block := methods[i].run(1)) is not None}
+    return {i: block.samples[0] for i, block in blocks.items()}, {i: [block] for i, block in blocks.items()}
 
 
 def schedule(seconds: Sequence[float], share: float, least: int, most: int) -> tuple[int, list[Pace]]:
