@@ -6,6 +6,8 @@ import pytest
 
 from harness import data
 
+pytest_plugins = "pytester"
+
 
 def needs_data(*names: str) -> pytest.MarkDecorator:
     """Skip a test where one of the data sets is not under ``HARNESS_DATA``."""
