@@ -100,27 +100,30 @@ def provenance(content: Content, how: HowTo) -> Provenance:
 
 def _machines(records: Sequence[Record]) -> list[Machine]:
     found: dict[str, Machine] = {}
+    known: dict[int, Machine] = {}  # records of one machine mostly share what they say of it
     for record in records:
         about: dict[str, Any] = record.environment.get("machine") or {}
         if not about:
             continue
-        details = ", ".join(
-            text
-            for text in (
-                f"{about['threads']} usable cores" if about.get("threads") else "",
-                f"{about['memory'] / 2**30:.1f} GiB" if about.get("memory") else "",
-                ", ".join(map(str, about.get("gpus") or [])) or "no GPU",
-                str(about.get("system", "")),
-            )
-            if text
-        )
-        cpu = str(about.get("cpu", "an unnamed processor"))
-        machine = found.setdefault(f"{cpu} {details}", Machine(cpu, details))
+        machine = known.get(id(about))
+        if machine is None:
+            cpu, details = str(about.get("cpu", "an unnamed processor")), _details(about)
+            machine = known[id(about)] = found.setdefault(f"{cpu} {details}", Machine(cpu, details))
         machine.records += 1
         machine.emulated += record.emulated
         machine.first = min(machine.first or record.started, record.started)
         machine.last = max(machine.last, record.started)
     return list(found.values())
+
+
+def _details(about: dict[str, Any]) -> str:
+    parts = (
+        f"{about['threads']} usable cores" if about.get("threads") else "",
+        f"{about['memory'] / 2**30:.1f} GiB" if about.get("memory") else "",
+        ", ".join(map(str, about.get("gpus") or [])) or "no GPU",
+        str(about.get("system", "")),
+    )
+    return ", ".join(text for text in parts if text)
 
 
 def _versions(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -35,9 +35,9 @@ function ticks(at, most = 6) {
   const [low, high] = at.domain;
   if (at.log) {
     const decades = Math.log10(high / low);
-    if (decades > 0.9) {
+    if (decades > 0.3) {
       if (at.binary) return powersOfTwo(low, high, most);
-      const steps = decades < 2.3 ? [1, 2, 5] : [1];
+      const steps = decades < 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : decades < 1.1 ? [1, 2, 3, 5] : decades < 2.3 ? [1, 2, 5] : [1];
       const every = Math.max(1, Math.ceil(decades / most));
       const found = [];
       for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += 1) {

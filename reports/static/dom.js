@@ -66,13 +66,15 @@ function bytes(value) {
   return `${trimmed(scaled, 3)} ${["B", "KiB", "MiB", "GiB", "TiB"][unit]}`;
 }
 const inUnit = (value, unit) => (unit === "s" ? seconds(value) : unit === "B" ? bytes(value) : `${number(value)}${unit ? ` ${unit}` : ""}`);
-// A measured quantity with its interval, where it has one.
+// A measured quantity with its interval, where it has one, in the decimal units that papers state their figures in.
 function measurement(figure) {
   const [value, low, high] = figure.is;
-  const unit = figure.unit || "";
-  const range = low === null || low === high ? "" : unit === "s" || unit === "B" ? ` [${inUnit(low, unit)}, ${inUnit(high, unit)}]` : ` [${number(low)}, ${number(high)}]`;
-  if (unit === "s" || unit === "B") return inUnit(value, unit) + range;
-  return `${number(value)}${unit === "x" ? "×" : ""}${range}${unit && unit !== "x" ? ` ${unit}` : ""}`;
+  let [unit, size] = [figure.unit || "", 1];
+  const steps = { B: [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]], s: [["s", 1], ["ms", 1e-3], ["µs", 1e-6], ["ns", 1e-9]] }[unit];
+  if (steps && value !== null) [unit, size] = steps.find(([, s]) => Math.abs(value) >= s) || [unit, 1];
+  const shownAs = (v) => number(v / size);
+  const range = low === null || shownAs(low) === shownAs(high) ? "" : ` [${shownAs(low)}, ${shownAs(high)}]`;
+  return `${shownAs(value)}${unit === "x" ? "×" : ""}${range}${unit && unit !== "x" ? ` ${unit}` : ""}`;
 }
 const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 const outcomeClass = (outcome) => core.outcomes[outcome].replace(" ", "-");
