@@ -302,6 +302,44 @@ def gate(
     raise typer.Exit(command.main(options, against=against, out=out, as_json=as_json))
 
 
+@app.command("qualify")
+def qualify_(
+    seconds: Annotated[
+        float,
+        typer.Option("--time", metavar="SECONDS", min=0.5, help="Machine time per method, as in the gate."),
+    ] = 10.0,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Gates of each sort.")] = 1,
+    slowdown: Annotated[
+        float, typer.Option("--slowdown", metavar="SHARE", min=0.01, max=1.0, help="Whole percent, e.g. 0.05.")
+    ] = 0.05,
+    loads: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--load", metavar="N", min=0, help="Busy processes beside it. May be repeated (default 0)."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--trials", metavar="FILE", help="Keep trials there as JSON lines; those in it count too."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the instrument on this machine: how often it errs, and the smallest change it finds.
+
+    Twenty methods of ten kinds are gated against themselves and against copies slower by a known amount, exactly as
+    'harness gate' does it. One repeat takes about ten minutes.
+    """
+    from harness.qualify import command
+
+    raise typer.Exit(
+        command.main(
+            seconds=seconds, repeats=repeats, slowdown=slowdown, loads=loads or [0], out=out, as_json=as_json
+        )
+    )
+
+
 @app.command()
 def doctor(methods: Methods = None, as_json: Json = False) -> None:
     """Say what this machine can and cannot run, and how to get what is missing."""

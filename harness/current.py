@@ -71,7 +71,7 @@ def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
             if there is None or there.task not in catalog.tasks:
                 continue
             found[name] = {
-                _identity(
+                identity(
                     c.task, c.parameters, contestant.method, contestant.label, contestant.parameters, c.seed
                 )
                 for c in suite.comparisons(catalog, path.stem, name, there, profile)
@@ -82,7 +82,7 @@ def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
 
 def identity_of(record: Record) -> str:
     """What a record measured, as text: the same for two records of the same measurement in any comparison."""
-    return _identity(
+    return identity(
         record.task,
         record.task_parameters,
         record.method,
@@ -92,7 +92,7 @@ def identity_of(record: Record) -> str:
     )
 
 
-def _identity(
+def identity(
     task: str,
     task_parameters: Mapping[str, Any],
     method: str,

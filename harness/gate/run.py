@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness import environment, profile
+from harness.catalog import Catalog
 from harness.errors import RequestError
 from harness.gate import sides
 from harness.gate.decide import LEVEL, TIME, Figure, decide, figures
@@ -76,26 +77,9 @@ def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) 
     watch = disturbance.Watch(lambda: [os.getpid()], gpu=profile.get(options.profile).device == "cuda")
     rounds = Rounds(trees.base, trees.head, options.profile, tell=tell)
     pairs = matched.pairs
-
-    def seconds(pair: Pair) -> float:
-        return options.time or pair.contestant.gate.time or TIME
-
-    def settled(pair: Pair, stage: Stage) -> bool:
-        found = figures(pair, stage, None, trees.head.catalog)
-        return bool(found) and all(figure.acquitted() for figure in found)
-
-    screening = rounds.measure(pairs, lambda pair: 0.8 * seconds(pair), what="screening", settled=settled)
-    doubtful = [i for i, pair in enumerate(pairs) if _doubtful(pair, screening[i], trees)]
-    confirmation: list[Stage | None] = [None] * len(pairs)
-    if doubtful:
-        # Enough launches that the corrected p-value can fall below the level at all.
-        least = max(_CONFIRM_LEAST, math.ceil(math.log2(len(doubtful) / LEVEL)) + 2)
-        found = rounds.measure(
-            [pairs[i] for i in doubtful], seconds, what="confirming", passes=2, least=least, score_always=True
-        )
-        for i, stage in zip(doubtful, found, strict=True):
-            confirmation[i] = stage
-    findings, timed = _findings(pairs, screening, confirmation, trees)
+    catalog = trees.head.catalog
+    screening = screen(rounds, pairs, options, catalog)
+    _, findings = confirm(rounds, pairs, screening, options, catalog)
     return GateResult(
         suite=options.suite,
         profile=options.profile,
@@ -104,12 +88,49 @@ def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) 
         started=started,
         seconds=round(time.monotonic() - began, 1),
         findings=[*findings, *matched.unpaired],
-        timed=timed,
+        timed=_timed(pairs, screening, findings),
         machine=environment.machine(),
         conditions=_conditions(options.profile, pairs),
         disturbances=watch.stop(),
         notes=trees.notes,
     )
+
+
+def screen(rounds: Rounds, pairs: Sequence[Pair], options: Options, catalog: Catalog) -> list[Stage]:
+    """The first stage: all pairs, each until its figures are clearly unchanged or its time is used up."""
+
+    def settled(pair: Pair, stage: Stage) -> bool:
+        found = figures(pair, stage, None, catalog)
+        return bool(found) and all(figure.acquitted() for figure in found)
+
+    # A fifth of the time is left for starting interpreters.
+    return rounds.measure(pairs, lambda pair: 0.8 * _seconds(options, pair), what="screening", settled=settled)
+
+
+def confirm(
+    rounds: Rounds, pairs: Sequence[Pair], screening: Sequence[Stage], options: Options, catalog: Catalog
+) -> tuple[list[Stage | None], list[Finding]]:
+    """The second stage, of what looked worse, and what both stages come to."""
+    doubtful = [i for i, pair in enumerate(pairs) if _doubtful(pair, screening[i], catalog)]
+    confirmation: list[Stage | None] = [None] * len(pairs)
+    if doubtful:
+        # Enough launches that the corrected p-value can fall below the level at all.
+        least = max(_CONFIRM_LEAST, math.ceil(math.log2(len(doubtful) / LEVEL)) + 2)
+        found = rounds.measure(
+            [pairs[i] for i in doubtful],
+            lambda pair: _seconds(options, pair),
+            what="confirming",
+            passes=2,
+            least=least,
+            score_always=True,
+        )
+        for i, stage in zip(doubtful, found, strict=True):
+            confirmation[i] = stage
+    return confirmation, _findings(pairs, screening, confirmation, catalog)
+
+
+def _seconds(options: Options, pair: Pair) -> float:
+    return options.time or pair.contestant.gate.time or TIME
 
 
 def _inside(suite: str, trees: Trees) -> str:
@@ -122,35 +143,39 @@ def _inside(suite: str, trees: Trees) -> str:
     return str(inside) if not path.is_absolute() and inside.is_file() else suite
 
 
-def _doubtful(pair: Pair, stage: Stage, trees: Trees) -> bool:
+def _doubtful(pair: Pair, stage: Stage, catalog: Catalog) -> bool:
     assert stage.base is not None
     assert stage.head is not None
     if not stage.head.active:
         return stage.base.active
-    return stage.base.active and any(
-        figure.suspicious() for figure in figures(pair, stage, None, trees.head.catalog)
-    )
+    return stage.base.active and any(figure.suspicious() for figure in figures(pair, stage, None, catalog))
 
 
 def _findings(
-    pairs: Sequence[Pair], screening: Sequence[Stage], confirmation: Sequence[Stage | None], trees: Trees
-) -> tuple[list[Finding], list[Timed]]:
+    pairs: Sequence[Pair], screening: Sequence[Stage], confirmation: Sequence[Stage | None], catalog: Catalog
+) -> list[Finding]:
     found: list[list[Figure]] = []
     launches: list[int] = []
     for pair, first, second in zip(pairs, screening, confirmation, strict=True):
         through = _through(first) and (second is None or _through(second))
-        found.append(figures(pair, first, second, trees.head.catalog) if through else [])
+        found.append(figures(pair, first, second, catalog) if through else [])
         launches.append(first.launches + (second.launches if second else 0))
     decided = decide(pairs, found, launches)
     findings: list[Finding] = []
-    timed: list[Timed] = []
     for pair, first, second, own in zip(pairs, screening, confirmation, decided, strict=True):
         findings += own or [_status(pair, first, second)]
-        if own:
-            assert first.base is not None
-            assert first.head is not None
-            timed.append(Timed(name=own[0].name, base=first.base.latency(), head=first.head.latency()))
-    return findings, timed
+    return findings
+
+
+def _timed(pairs: Sequence[Pair], screening: Sequence[Stage], findings: Sequence[Finding]) -> list[Timed]:
+    """The samples of the first stage, under the names of the findings."""
+    names = {finding.name for finding in findings if finding.metric == "latency"}
+    found = []
+    for pair, stage in zip(pairs, screening, strict=True):
+        name = pair.finding(metric="latency", change="unchanged", reason="").name
+        if name in names and stage.base is not None and stage.head is not None:
+            found.append(Timed(name=name, base=stage.base.latency(), head=stage.head.latency()))
+    return found
 
 
 def _through(stage: Stage) -> bool:
