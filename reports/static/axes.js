@@ -52,7 +52,7 @@ function ticks(at, most = 6) {
   const step = [1, 2, 5, 10].map((s) => s * power).find((s) => s >= rough);
   const found = [];
   for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) found.push(Number(t.toPrecision(12)));
-  return found;
+  return found.length < 2 && most < 24 ? ticks(at, most * 2) : found; // one number alone gives no scale
 }
 function powersOfTwo(low, high, most) {
   const first = Math.ceil(Math.log2(low)), last = Math.floor(Math.log2(high));
