@@ -119,20 +119,19 @@ class Store:
         engine = self._open(create=False)
         if engine is None:
             return
-        query = sql.select(_Row.document).order_by(_Row.started, _Row.key)
-        for column, values in (
-            (_Row.paper, papers),
-            (_Row.task, tasks),
-            (_Row.method, methods),
-            (_Row.profile, profiles),
-            (_Row.status, statuses),
-        ):
-            if values:
-                query = query.where(column.in_(values))
+        query = _chosen(sql.select(_Row.document), papers, tasks, methods, profiles, statuses)
         with Session(engine) as session:
             # In portions: the driver would otherwise hold every document of a large store at once.
-            for (document,) in session.execute(query.execution_options(yield_per=1000)):
+            for document in session.scalars(query.execution_options(yield_per=1000)):
                 yield Record.model_validate_json(document)
+
+    def keys(self, *, papers: Sequence[str] = (), profiles: Sequence[str] = ()) -> list[str]:
+        """Keys of records in the order they were measured; an empty filter selects all."""
+        engine = self._open(create=False)
+        if engine is None:
+            return []
+        with Session(engine) as session:
+            return list(session.scalars(_chosen(sql.select(_Row.key), papers, (), (), profiles, ())))
 
     def frame(self, **filters: Any) -> pd.DataFrame:
         """Records as a data frame: one row each, parameters and metrics as columns with their own prefixes.
@@ -195,6 +194,27 @@ class Store:
             ) from error
         self._engine = engine
         return engine
+
+
+def _chosen(
+    query: sql.Select[Any],
+    papers: Sequence[str],
+    tasks: Sequence[str],
+    methods: Sequence[str],
+    profiles: Sequence[str],
+    statuses: Sequence[str],
+) -> sql.Select[Any]:
+    """`query` for the records that filters select, in the order they were measured."""
+    for column, values in (
+        (_Row.paper, papers),
+        (_Row.task, tasks),
+        (_Row.method, methods),
+        (_Row.profile, profiles),
+        (_Row.status, statuses),
+    ):
+        if values:
+            query = query.where(column.in_(values))
+    return query.order_by(_Row.started, _Row.key)
 
 
 def _durable(connection: Any, _: Any) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from harness import verdictfile
 from harness.catalog import Catalog
 from harness.errors import RequestError, nearest
+from harness.record import Record
 from harness.store import Store
 from reports import badge, tables
 from reports.collect import Content, collect
@@ -26,6 +27,9 @@ FORMATS: dict[str, str] = {
 }
 DEFAULT = ("html", "markdown", "csv", "json", "badge")
 """What is written when no format is named: everything that takes little time and room."""
+
+PORTION = 1000
+"""Records that are read at a time."""
 
 Progress = Callable[[str], None]
 
@@ -136,11 +140,10 @@ def _frames(
     if "parquet" in asked:
         verdicts.to_parquet(out / "verdicts.parquet", index=False)
         found.append(out / "verdicts.parquet")
-    # Every stored record of these papers and profiles, those that no longer count too; a column says which do.
-    records = store.records(papers=papers, profiles=content.profiles)
-    current = {record.key for record in content.records}
+    current = {record.key: record for record in content.records}
+    records = _stored(store, current, store.keys(papers=papers, profiles=content.profiles))
     whole = bool({"parquet", "jsonl"} & set(asked))
-    with frames.Export(records, current, documents=whole, progress=progress) as export:
+    with frames.Export(records, set(current), documents=whole, progress=progress) as export:
         paths = {name: out / f"records.{name}" for name in ("csv", "parquet", "jsonl") if name in asked}
         if {"csv", "parquet"} & set(asked):
             export.tables(csv=paths.get("csv"), parquet=paths.get("parquet"))
@@ -151,6 +154,14 @@ def _frames(
             export.json_lines(paths["jsonl"])
         found += paths.values()
     return found
+
+
+def _stored(store: Store, known: dict[str, Record], keys: Sequence[str]) -> Iterator[Record]:
+    """Every stored record, those that no longer count too; what was read already is not read again."""
+    for start in range(0, len(keys), PORTION):
+        portion = keys[start : start + PORTION]
+        others = store.get(key for key in portion if key not in known)
+        yield from (known[key] if key in known else others[key] for key in portion)
 
 
 def _latex(content: Content, folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-BATCH = 20_000
+BATCH = 10_000
 """Rows that are written at a time."""
 
 Progress = Callable[[str], None]

@@ -94,6 +94,19 @@ def test_records_of_other_papers_are_left_out(catalog: Catalog, store: Store, tm
     assert len(pd.read_csv(tmp_path / "out" / "records.csv")) == len(records())
 
 
+def test_records_that_no_longer_count_are_there_and_say_so(
+    catalog: Catalog, store: Store, tmp_path: Path
+) -> None:
+    old = records()[0].model_copy(update={"key": "old", "started": "2025-01-01T00:00:00"})
+    store.add(old)
+    write(catalog, store, tmp_path / "out", "csv", "jsonl")
+    frame = pd.read_csv(tmp_path / "out" / "records.csv").set_index("key")
+    assert list(frame.index) == store.keys(papers=["timsort"])
+    assert not frame.loc["old", "current"]
+    assert frame.loc[records()[0].key, "current"]
+    assert (tmp_path / "out" / "records.jsonl").read_text(encoding="utf-8").count("\n") == len(frame)
+
+
 def test_an_empty_store_makes_a_report(catalog: Catalog, tmp_path: Path) -> None:
     found = write(catalog, Store(tmp_path / "none.sqlite"), tmp_path / "out", *formats.FORMATS)
     assert "index.html" in found
