@@ -46,6 +46,34 @@ def report(session: nox.Session) -> None:
 
 
 @nox.session
+def gate(session: nox.Session) -> None:
+    """Say whether a change made a method slower, larger or less accurate: -- --base main (suite ci unless named)."""
+    session.install("-e", ".[all]")
+    suite = [] if _names_a_suite(session.posargs) else ["ci"]
+    session.run("harness", "gate", *suite, *session.posargs)
+
+
+def _names_a_suite(arguments: list[str]) -> bool:
+    """Whether one of the arguments is neither an option of ``harness gate`` nor the value of one."""
+    is_value = False
+    for argument in arguments:
+        if is_value:
+            is_value = False
+        elif argument.startswith("-"):
+            is_value = "=" not in argument and argument not in ("--json", "--help", "-h")
+        else:
+            return True
+    return False
+
+
+@nox.session
+def qualify(session: nox.Session) -> None:
+    """Measure how often the gate errs on this machine, and which changes it finds; arguments go to the command."""
+    session.install("-e", ".[all]")
+    session.run("harness", "qualify", *session.posargs)
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the engine itself with pytest-benchmark: launch overhead, planning, two hundred comparisons."""
     session.install("-e", ".[test]")

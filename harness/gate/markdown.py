@@ -16,7 +16,7 @@ MARK = "<!-- harness gate -->"
 
 _IN_FULL: tuple[Change, ...] = ("regressed", "improved")
 _TITLES: dict[Change, str] = {
-    "unstable": "the machine was too disturbed, or a method ran once and then did not",
+    "unstable": "nothing can be said about them",
     "new": "only in the head",
     "gone": "only in the base",
 }

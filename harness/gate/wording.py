@@ -69,10 +69,15 @@ def change(finding: Finding) -> str:
 
 
 def limit(finding: Finding) -> str:
-    """The change that counts, with the sign of worse: ``+2.5 %`` for a time, ``-1 %`` for an accuracy."""
+    """The change that counts, with the sign of worse: ``+2.5 %`` for a time, ``-1 %`` for an accuracy.
+
+    Of a figure that is 0 in the base nothing is a share; there the threshold is in the figure's own unit.
+    """
     if finding.threshold is None:
         return ""
     sign = "-" if finding.better == "higher" else "+"
+    if finding.base == 0:
+        return sign + figure(finding.threshold, finding.unit)
     return f"{sign}{100 * finding.threshold:.3g} %"
 
 

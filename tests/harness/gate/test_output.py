@@ -113,6 +113,7 @@ def test_limits_have_the_sign_of_worse() -> None:
     assert wording.limit(finding(better="higher", threshold=0.01)) == "-1 %"
     assert wording.limit(finding(better="lower", threshold=0.025)) == "+2.5 %"
     assert wording.limit(finding(threshold=None)) == ""
+    assert wording.limit(finding(threshold=0.01, base=0.0, unit="")) == "+0.01"
 
 
 def test_short_names_keep_what_varies_and_tell_methods_apart() -> None:
