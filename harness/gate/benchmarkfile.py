@@ -12,7 +12,7 @@ from harness.record import Latency
 def pytest_benchmark(result: GateResult) -> tuple[dict[str, Any], dict[str, Any]]:
     """Base and head, each as one session of pytest-benchmark.
 
-    A method has the same name in both, so that ``pytest-benchmark compare benchmark-base.json benchmark-head.json``
+    A method has the same name in both, so that ``pytest-benchmark compare base.json head.json``
     pairs them. Samples are seconds per run; ``iterations`` says how many runs each is the mean of. A method without
     latencies on a side is left out there.
     """

@@ -104,7 +104,7 @@ def write(result: GateResult, folder: Path) -> list[Path]:
     """Write all forms into `folder`, which is made if need be.
 
     Returns:
-        ``gate.md``, ``gate.json``, ``gate.xml`` (JUnit), ``benchmark-base.json`` and ``benchmark-head.json``
+        ``gate.md``, ``gate.json``, ``gate.xml`` (JUnit), ``base.json`` and ``head.json``
         (pytest-benchmark).
     """
     base, head = pytest_benchmark(result)
@@ -112,8 +112,8 @@ def write(result: GateResult, folder: Path) -> list[Path]:
         "gate.md": markdown(result),
         "gate.json": to_json(result),
         "gate.xml": junit(result),
-        "benchmark-base.json": _dump(base),
-        "benchmark-head.json": _dump(head),
+        "base.json": _dump(base),
+        "head.json": _dump(head),
     }
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

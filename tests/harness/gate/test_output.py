@@ -295,8 +295,8 @@ def test_pytest_benchmark_reads_both_files(tmp_path: Path) -> None:
         [
             Path(sys.executable).parent / "pytest-benchmark",
             "compare",
-            "benchmark-base.json",
-            "benchmark-head.json",
+            "base.json",
+            "head.json",
         ],
         cwd=tmp_path,
         capture_output=True,
@@ -346,10 +346,10 @@ def test_every_form_is_written(tmp_path: Path) -> None:
         "gate.md",
         "gate.json",
         "gate.xml",
-        "benchmark-base.json",
-        "benchmark-head.json",
+        "base.json",
+        "head.json",
     ]
     for path in paths:
         assert path.read_text(encoding="utf-8")
-    for name in ("gate.json", "benchmark-base.json"):
+    for name in ("gate.json", "base.json"):
         json.loads(paths[0].with_name(name).read_text(), parse_constant=pytest.fail)
