@@ -373,9 +373,9 @@ def check(
 
 @app.command()
 def schema(
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the two JSON Schemas to.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the JSON Schemas to.")],
 ) -> None:
-    """Write the JSON Schemas of paper.yaml and of suites, for editors that complete and check."""
+    """Write the JSON Schemas: of paper.yaml and suites, for editors, and of the files of verdicts and gates."""
     from harness.schema import write
 
     for path in write(out):

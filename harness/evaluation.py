@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
+import statistics
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -265,21 +266,20 @@ class Evaluator:
             value = record.value(metric)
             if value is None:
                 return None
-            values = np.array([value])
+            values = np.array([value], dtype=float)
         if not self._deterministic(metric):
             self._launch_counts.append(len(values))
         return values
 
     def _steadied(self, record: Record) -> dict[int, float]:
         """The log latency of each launch, without the drift it shares with those it took turns with."""
-        import numpy as np
 
         from harness.measure.statistics import log_latencies
 
         latency = record.latency
         assert latency is not None
         if not latency.blocks.launch:
-            return {0: math.log(max(float(np.median(latency.samples)), 1e-12))}
+            return {0: math.log(max(statistics.median(latency.samples), 1e-12))}
         if record.key not in self._levels:
             group = [record]
             if record.turns is not None:
@@ -322,6 +322,8 @@ def _mean(values: Any, metric: str) -> Any:
     """Over launches, the last axis: of latencies and rates the geometric mean, so that ratios stay paired."""
     import numpy as np
 
+    if values.shape[-1] == 1:
+        return values[..., 0]
     if metric in ("latency", "throughput"):
         return np.exp(np.mean(np.log(values), axis=-1))
     return np.mean(values, axis=-1)

@@ -6,7 +6,6 @@ is not repeated.
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import uuid
@@ -263,7 +262,7 @@ def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress:
         )
         for step in steps
     ]
-    watch = disturbance.Watch(lambda: [os.getpid()], gpu=place.device == "cuda")
+    watch = disturbance.Watch(gpu=place.device == "cuda")
     for step in steps:
         progress.start(step)
     conditions = measuring.measure(

@@ -26,6 +26,10 @@ _TIMES = ("s", "ms", "us", "µs", "ns", "min", "h", "1/s")
 OUTCOMES: tuple[Outcome, ...] = ("reproduced", "consistent", "contradicted", "inconclusive", "not measured")
 
 
+ByPlace = dict[tuple[str, str, str | None], list[Record]]
+"""Records by profile, task and comparison; None for all comparisons of the task."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -108,9 +112,10 @@ def decide(
     counted = current(catalog, records)
     seen = {r.profile for r in counted}
     places = list(profiles) or [p for p in profile.PROFILES if p in seen] or ["cpu"]
-    by_place: dict[tuple[str, str], list[Record]] = {}
+    by_place: ByPlace = {}
     for record in counted:
-        by_place.setdefault((record.profile, record.task), []).append(record)
+        by_place.setdefault((record.profile, record.task, None), []).append(record)
+        by_place.setdefault((record.profile, record.task, record.comparison), []).append(record)
     verdicts = []
     for slug in papers or sorted(catalog.papers):
         described, _ = paper.load(catalog.papers[slug].file)
@@ -120,9 +125,7 @@ def decide(
     return verdicts
 
 
-def _decide(
-    catalog: Catalog, slug: str, claim: Claim, place: str, by_place: dict[tuple[str, str], list[Record]]
-) -> Verdict:
+def _decide(catalog: Catalog, slug: str, claim: Claim, place: str, by_place: ByPlace) -> Verdict:
     def verdict(outcome: Outcome, reason: str, **found: Any) -> Verdict:
         return Verdict(paper=slug, claim=claim.id, profile=place, outcome=outcome, reason=reason, **found)
 
@@ -160,20 +163,21 @@ def _decide(
 
 
 def _conditions(
-    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: dict[tuple[str, str], list[Record]]
+    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: ByPlace
 ) -> tuple[list[Decided], list[str], list[Record]]:
     decided: list[Decided] = []
     keys: dict[str, None] = {}
     used: dict[str, Record] = {}
     for condition in rule.all:
         selection = rule.selection(condition)
-        records = select(by_place.get((place, selection.task), []), selection)
+        records = select(_near(by_place, place, selection), selection)
         if not records:
             names = " or ".join(selection.comparisons)
             what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
             raise NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
         estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
-        behind = [r for r in records if r.key in set(estimate.keys)]
+        used_keys = set(estimate.keys)
+        behind = [r for r in records if r.key in used_keys]
         disturbed = _disturbed(catalog, condition.quantity, behind, selection.task)
         decided.append(_judge(condition, estimate, claim, disturbed))
         keys |= dict.fromkeys(estimate.keys)
@@ -259,10 +263,12 @@ def _sentence(decided: Decided) -> str:
 
 
 def _controls(
-    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: dict[tuple[str, str], list[Record]]
+    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: ByPlace
 ) -> dict[str, Figure | str]:
     found: dict[str, Figure | str] = {}
-    records = select(by_place.get((place, rule.on.task), []), rule.on)
+    if not rule.controls:
+        return found
+    records = select(_near(by_place, place, rule.on), rule.on)
     for name, quantity in rule.controls.items():
         try:
             estimate = _estimate(catalog, quantity, records, rule.on.task, False)
@@ -271,6 +277,12 @@ def _controls(
             continue
         found[name] = _figure(quantity, estimate)
     return found
+
+
+def _near(by_place: ByPlace, place: str, selection: paper.Selection) -> list[Record]:
+    """The records of a selection's task, and of its comparisons where it names some."""
+    names = selection.comparisons or (None,)
+    return [r for name in names for r in by_place.get((place, selection.task, name), [])]
 
 
 def select(records: Iterable[Record], selection: paper.Selection) -> list[Record]:

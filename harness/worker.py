@@ -208,7 +208,7 @@ def _shuffle_layout() -> list[bytes]:
     Forked processes have their parent's layout. Without this all launches of a method would be lucky or unlucky with it
     together, and their spread would say nothing of it.
     """
-    generator = random.SystemRandom()
+    generator = random.Random(os.urandom(16))
     return [bytes(generator.randrange(1, 4096)) for _ in range(generator.randrange(2000))]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) 
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     suite = _inside(options.suite, trees)
     matched = sides.match(trees.head.catalog, trees.base.catalog, suite, options.profile, options.selection)
-    watch = disturbance.Watch(lambda: [os.getpid()], gpu=profile.get(options.profile).device == "cuda")
+    watch = disturbance.Watch(gpu=profile.get(options.profile).device == "cuda")
     rounds = Rounds(trees.base, trees.head, options.profile, tell=tell)
     pairs = matched.pairs
     catalog = trees.head.catalog

@@ -5,6 +5,7 @@ The limits are fixed here, for every machine, and no suite can move them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -28,11 +29,11 @@ class Watch:
     """Reads the machine's counters when it is made and when it is stopped.
 
     Args:
-        ours: process ids whose time, with their children's, is the measurement's own.
+        ours: CPU seconds so far of the processes that the measurement is made of.
         gpu: whether to look at the GPU as well.
     """
 
-    ours: Callable[[], list[int]]
+    ours: Callable[[], float] = lambda: cpu_seconds(os.getpid())
     gpu: bool = False
     _start: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ class Watch:
             "load": os.getloadavg()[0],
             "steal": steal,
             "busy": sum(times) - idle - (steal or 0.0) - doubled,
-            "ours": sum(_cpu_seconds(pid) for pid in self.ours()),
+            "ours": self.ours(),
             "throttled": _throttled(),
             "frequency": frequency.current if frequency else None,
             "gpu": _gpu() if self.gpu else None,
@@ -113,16 +114,14 @@ def _share(before: float | None, after: float | None, capacity: float) -> float 
     return round((after - before) / capacity, 4)
 
 
-def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process, of its ended children, and of those that live."""
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process and of all it started, ended or alive."""
     total = 0.0
-    try:
-        process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
+    process = psutil.Process(pid)
+    for each in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed; its parent has its time
             times = each.cpu_times()
             total += times.user + times.system + times.children_user + times.children_system
-    except psutil.NoSuchProcess:
-        pass  # ended since it was listed; its parent has its time
     return total
 
 

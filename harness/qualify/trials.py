@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import random
 import subprocess
 import sys
@@ -246,15 +247,10 @@ def _busy(count: int) -> Iterator[None]:
 _load: list[int] = []
 
 
-def _ours() -> list[int]:
-    """Our own processes but for the load, which is somebody else's work."""
-    import psutil
-
-    me = psutil.Process()
-    return [p.pid for p in me.children() if p.pid not in _load]
+def _ours() -> float:
+    """CPU seconds of our own processes but for the load, which stands for somebody else's work."""
+    return disturbance.cpu_seconds(os.getpid()) - sum(disturbance.cpu_seconds(pid) for pid in _load)
 
 
 def _one_thread() -> dict[str, str]:
-    import os
-
     return {**os.environ, **environment.thread_variables(1)}
