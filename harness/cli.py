@@ -299,7 +299,14 @@ def gate(
         folders=tuple(methods or ()),
         time=seconds,
     )
-    raise typer.Exit(command.main(options, against=against, out=out, as_json=as_json))
+    try:
+        code = command.main(options, against=against, out=out, as_json=as_json)
+    except RequestErrors:
+        raise
+    except HarnessError as error:
+        # In a gate 1 means a regression and nothing else.
+        raise error if isinstance(error, RequestError) else RequestError(str(error)) from error
+    raise typer.Exit(code)
 
 
 @app.command("qualify")

@@ -194,6 +194,7 @@ class Worker:
     log: socket.socket
     deadline: float = float("inf")
     memory_limit: int | None = None
+    children_peak: int = 0
     _tail: bytes = b""
     _log_open: bool = True
 
@@ -221,6 +222,19 @@ class Worker:
                     if answer is not None:
                         return answer
                 self._watch(verb)
+
+    def look_at_children(self) -> int:
+        """Bytes that processes which the method started have for themselves now; keeps the peak of it.
+
+        What a child shares with its parent is counted there already.
+        """
+        now = 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    now += child.memory_full_info().uss
+        self.children_peak = max(self.children_peak, now)
+        return now
 
     def end(self) -> None:
         """End the process and everything that it started."""
@@ -264,13 +278,11 @@ class Worker:
     def _watch(self, verb: str) -> None:
         if time.monotonic() > self.deadline:
             raise Failed("timeout", f"{verb} was still going at the time limit", self.printed())
+        children = self.look_at_children()
         if self.memory_limit is None:
             return
         try:
-            process = psutil.Process(self.pid)
-            used = process.memory_info().rss
-            # Of a child, only what it has for itself: what it shares with its parent is counted already.
-            used += sum(child.memory_full_info().uss for child in process.children(recursive=True))
+            used = psutil.Process(self.pid).memory_info().rss + children
         except psutil.NoSuchProcess:
             return
         if used > self.memory_limit:

@@ -65,6 +65,7 @@ class Seat:
     stopped: str = "once"
     clock: str = "host"
     _worker: Worker | None = None
+    _children: int = 0
 
     @property
     def active(self) -> bool:
@@ -87,9 +88,10 @@ class Seat:
             self.amount = loaded["amount"]
             self.phase("preparing")
             prepare = float(self._ask("prepare")["seconds"])
+            self._children = self._worker.look_at_children()
             self.phase("running")
             first = self._ask("run", count=1, keep=measure)
-            self.memory = Memory(**first["memory"]) if measure else self.memory
+            self._worker.look_at_children()
             self.launches.append(Launch(first=first["samples"][0], prepare=prepare))
             self._peaks(first)
             self.setup = max(self.setup, time.monotonic() - began)
@@ -144,12 +146,17 @@ class Seat:
 
     def _peaks(self, answer: Mapping[str, Any]) -> None:
         """Keep the peaks of the present process, and of the first one as the record's memory."""
+        assert self._worker is not None
         found = Memory(**answer["memory"])
+        if (started := self._worker.children_peak) and found.peak is not None and found.run is not None:
+            # Processes that the method started; those that were there before the runs are not theirs.
+            more = max(0, started - self._children)
+            found = found.model_copy(update={"peak": found.peak + started, "run": found.run + more})
         self.launches[-1] = self.launches[-1].model_copy(
             update={"peak": found.peak, "run": found.run, "device": found.device}
         )
         if len(self.launches) == 1:
-            self.memory = found
+            self.memory = self.launches[0].as_memory(found.device_reserved)
 
     def _ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         assert self._worker is not None

@@ -77,6 +77,10 @@ class Launch(_Model):
     run: int | None = None
     device: int | None = None
 
+    def as_memory(self, device_reserved: int | None) -> Memory:
+        """The peaks alone."""
+        return Memory(peak=self.peak, run=self.run, device=self.device, device_reserved=device_reserved)
+
 
 class Memory(_Model):
     """Peaks in bytes above a level; None where not measured."""

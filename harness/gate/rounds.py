@@ -32,10 +32,11 @@ LAUNCH = 0.2
 """Seconds of runs that each side has in one launch: forty blocks."""
 
 LEAST = 8
-"""Launches that a pair gets in a stage even when they take longer than its time, up to `STRETCH` times as long: fewer
-cannot tell anything from chance."""
+"""Launches that a pair gets in a stage even when they take longer than its time, up to a multiple of it: fewer cannot
+tell anything from chance."""
 
 STRETCH = 3.0
+"""That multiple, in the screening."""
 
 _SAMPLES = 2000
 
@@ -110,6 +111,7 @@ class Rounds:
         passes: int = PASSES,
         settled: Callable[[Pair, Stage], bool] = lambda pair, stage: False,
         least: int = LEAST,
+        stretch: float = STRETCH,
         score_always: bool = False,
     ) -> list[Stage]:
         """One stage of all `pairs`.
@@ -120,7 +122,7 @@ class Rounds:
             what: name of the stage, for the display.
             passes: how often to go through the pairs.
             settled: asked after each pass; what is settled is not measured further.
-            least: see `LEAST`.
+            least, stretch: see `LEAST` and `STRETCH`.
             score_always: whether outputs are scored in every launch, and not twice per seed and pass.
         """
         stages = [Stage() for _ in pairs]
@@ -136,7 +138,7 @@ class Rounds:
                         f"{what}, pass {index + 1} of {passes}: {pairs[i].contestant.label}", done, len(left)
                     )
                     share, fewest = seconds(pairs[i]) / passes, math.ceil(least / passes)
-                    self._pass(pairs[i], stages[i], nurseries, share, fewest, score_always)
+                    self._pass(pairs[i], stages[i], nurseries, share, (fewest, stretch), score_always)
         return stages
 
     def _goes_on(self, pair: Pair, stage: Stage, settled: Callable[[Pair, Stage], bool]) -> bool:
@@ -150,7 +152,7 @@ class Rounds:
         stage: Stage,
         nurseries: tuple[Nursery, Nursery],
         seconds: float,
-        least: int,
+        least: tuple[int, float],
         score_always: bool,
     ) -> None:
         if stage.base is None or stage.head is None:
@@ -166,7 +168,7 @@ class Rounds:
             launches += 1
             spent = time.monotonic() - began
             each = spent / launches
-            if spent + each > seconds and (launches >= least or spent + each > STRETCH * seconds):
+            if spent + each > seconds and (launches >= least[0] or spent + each > least[1] * seconds):
                 break
         stage.seconds += time.monotonic() - began
 

@@ -21,6 +21,8 @@ from harness.gate.trees import Trees, lay_out
 from harness.measure import disturbance
 
 _CONFIRM_LEAST = 10
+_CONFIRM_STRETCH = 10.0
+"""What is under suspicion is measured until something can be said."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def confirm(
             what="confirming",
             passes=2,
             least=least,
+            stretch=_CONFIRM_STRETCH,
             score_always=True,
         )
         for i, stage in zip(doubtful, found, strict=True):

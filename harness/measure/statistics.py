@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from harness.record import Latency
@@ -151,10 +152,16 @@ def signed_rank(values: Sequence[float] | Array, level: float = 0.95) -> Interva
     value = float(np.median(walsh))
     if np.allclose(x, 0.0, atol=1e-15):
         return Interval(0.0, 0.0, 0.0, 1.0, 1.0, n)
-    kind: Any = "exact" if n <= 50 and len(np.unique(np.abs(x))) == n and not (x == 0).any() else "asymptotic"
-    worse = float(stats.wilcoxon(x, alternative="greater", method=kind).pvalue)
-    better = float(stats.wilcoxon(x, alternative="less", method=kind).pvalue)
-    k = _rank_quantile(n, (1 - level) / 2)
+    below = _rank_sums(n)
+    if len(np.unique(np.abs(x))) == n and x.all():
+        ranks = np.argsort(np.argsort(np.abs(x))) + 1
+        up, down = (int(ranks[x > 0].sum()), int(ranks[x < 0].sum()))
+        worse, better = float(below[down]), float(below[up])
+    else:
+        # Ties, which memory has: the normal approximation with its correction for them.
+        worse = float(stats.wilcoxon(x, alternative="greater", method="asymptotic").pvalue)
+        better = float(stats.wilcoxon(x, alternative="less", method="asymptotic").pvalue)
+    k = int(np.searchsorted(below, (1 - level) / 2, side="right"))
     if k < 1:
         return Interval(value, None, None, worse, better, n)
     return Interval(value, float(walsh[k - 1]), float(walsh[len(walsh) - k]), worse, better, n)
@@ -171,16 +178,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _rank_quantile(n: int, tail: float) -> int:
-    """The largest k with P(W < k) <= tail, W being Wilcoxon's signed-rank sum of `n` differences."""
+@lru_cache(maxsize=256)
+def _rank_sums(n: int) -> Array:
+    """P(W <= w) for w = 0, 1, ..., W being Wilcoxon's signed-rank sum of `n` differences."""
     import numpy as np
 
     counts = np.zeros(n * (n + 1) // 2 + 1)
     counts[0] = 1.0
     for rank in range(1, n + 1):
         counts[rank:] = counts[rank:] + counts[:-rank]
-    below = np.cumsum(counts) / 2.0**n
-    return int(np.searchsorted(below, tail, side="right"))
+    below: Array = np.cumsum(counts) / 2.0**n
+    return below
 
 
 def _by_launch(keys: Sequence[tuple[int, int]], row: Any) -> dict[int, Array]:

@@ -167,3 +167,43 @@ def test_children_do_not_count_what_they_share(toys: Catalog, store: Store, tmp_
     )
     (record,) = runner.run(toys, suite.expand(toys, [str(path)], "cpu"), store).records
     assert (record.status, record.reason) == ("failed", "ValueError: with children")
+
+
+@pytest.mark.parametrize("how", ["thread", "child", "pool"])
+def test_memory_of_threads_and_of_other_processes(store: Store, tmp_path: Path, how: str) -> None:
+    """96 MiB in a thread, in a child that ends with the run, and in one that prepare left running."""
+    folder = tmp_path / "family"
+    folder.mkdir()
+    (folder / "tasks.py").write_text(
+        "from harness.method import Metric, Task, task\n"
+        "@task('nothing', metrics=[Metric('zero')], repeats='once')\nclass Nothing(Task):\n"
+        "    def load(self, seed): return None\n"
+        "    def score(self, work, output): return {'zero': 0.0}\n"
+    )
+    (folder / "baselines.py").write_text(
+        "import os, signal, threading, time\nimport numpy as np\nfrom harness.method import Method, method\n"
+        "def work(seconds):\n    block = np.ones(96 << 20, dtype=np.uint8)\n    time.sleep(seconds)\n    return block\n"
+        "def child(seconds):\n    pid = os.fork()\n    if pid == 0:\n        work(seconds)\n        os._exit(0)\n"
+        "    return pid\n"
+        "@method('allocates', task='nothing')\nclass Allocates(Method):\n    how: str = 'thread'\n"
+        "    def prepare(self, work):\n"
+        "        if self.how == 'pool':\n            child(60)\n            time.sleep(0.5)\n"
+        "    def run(self):\n"
+        "        if self.how == 'thread':\n            t = threading.Thread(target=work, args=(0.1,))\n"
+        "            t.start()\n            t.join()\n"
+        "        elif self.how == 'child':\n            os.waitpid(child(0.6), 0)\n"
+    )
+    suites = tmp_path / "suites"
+    suites.mkdir()
+    (suites / "memory.yaml").write_text(
+        "title: M\ncomparisons:\n  m:\n    task: nothing\n    methods:\n"
+        f"      - {{method: allocates, parameters: {{how: {how}}}}}\n"
+    )
+    catalog = Catalog([tmp_path], builtin=False, entry_point_roots=False)
+    (record,) = runner.run(catalog, suite.expand(catalog, ["memory"], "cpu"), store).records
+    assert record.memory.peak == pytest.approx(96 << 20, rel=0.05)
+    if how == "pool":
+        assert (record.memory.run or 0) < 8 << 20
+    else:
+        assert record.memory.run == pytest.approx(96 << 20, rel=0.05)
+    assert record.launches[0].peak == record.memory.peak
