@@ -7,6 +7,7 @@ quantities (`harness.expression`), decided in `harness.verdict`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -250,6 +251,16 @@ def load(path: Path) -> tuple[Paper, yamlfile.Document]:
     Raises:
         RequestError, RequestErrors: it is not well-formed; every error has a line.
     """
+    try:
+        status = path.stat()
+    except OSError:
+        return _load(path, 0, 0)  # whose error says what is wrong
+    return _load(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _load(path: Path, changed: int, size: int) -> tuple[Paper, yamlfile.Document]:
+    """The file as it is since it was last changed: a report asks for each paper several times."""
     document = yamlfile.load(path)
     paper: Paper = yamlfile.validate(Paper, document)
     return paper, document

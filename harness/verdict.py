@@ -9,7 +9,8 @@ A scaled setting never earns "reproduced", and neither does emulated hardware.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -119,13 +120,15 @@ def decide(
     verdicts = []
     for slug in papers or sorted(catalog.papers):
         described, _ = paper.load(catalog.papers[slug].file)
+        # For each paper anew: its claims look at the same records, and those of other papers need not be kept.
+        evidence = Evidence(catalog, by_place)
         for claim in described.claims:
             for place in places:
-                verdicts.append(_decide(catalog, slug, claim, place, by_place))
+                verdicts.append(_decide(slug, claim, place, evidence))
     return verdicts
 
 
-def _decide(catalog: Catalog, slug: str, claim: Claim, place: str, by_place: ByPlace) -> Verdict:
+def _decide(slug: str, claim: Claim, place: str, evidence: Evidence) -> Verdict:
     def verdict(outcome: Outcome, reason: str, **found: Any) -> Verdict:
         return Verdict(paper=slug, claim=claim.id, profile=place, outcome=outcome, reason=reason, **found)
 
@@ -138,7 +141,7 @@ def _decide(catalog: Catalog, slug: str, claim: Claim, place: str, by_place: ByP
     reasons: list[str] = []
     for kind, rule in here:
         try:
-            decided, keys, records = _conditions(catalog, claim, rule, place, by_place)
+            decided, keys, records = _conditions(claim, rule, place, evidence)
         except NotMeasured as missing:
             reasons.append(str(missing))
             continue
@@ -148,7 +151,7 @@ def _decide(catalog: Catalog, slug: str, claim: Claim, place: str, by_place: ByP
             final: Outcome = "reproduced" if kind == "reproduced" and not emulated else "consistent"
         else:
             final = "contradicted" if outcome == "contradicted" else "inconclusive"
-        controls = _controls(catalog, claim, rule, place, by_place)
+        controls = _controls(rule, place, evidence)
         return verdict(
             final,
             reason,
@@ -162,35 +165,62 @@ def _decide(catalog: Catalog, slug: str, claim: Claim, place: str, by_place: ByP
     return verdict("not measured", reasons[-1])
 
 
+@dataclass
+class Selected:
+    """The records of a selection on a profile, and what computes quantities from them."""
+
+    records: list[Record]
+    names: Names
+    evaluator: evaluation.Evaluator
+
+    def estimate(self, quantity: str, logarithmic: bool) -> evaluation.Estimate:
+        """A quantity of the records."""
+        return self.evaluator.evaluate(_parsed(quantity), logarithmic=logarithmic)
+
+
+@dataclass
+class Evidence:
+    """Selections of records, each made once however many claims look at it."""
+
+    catalog: Catalog
+    by_place: ByPlace
+    _made: dict[tuple[str, str], Selected] = field(default_factory=dict)
+
+    def selected(self, place: str, selection: paper.Selection) -> Selected:
+        """The records of `selection` on the profile `place`."""
+        at = (place, selection.model_dump_json())
+        if at not in self._made:
+            records = select(_near(self.by_place, place, selection), selection)
+            names = Names(self.catalog, selection.task, {r.method for r in records})
+            evaluator = evaluation.Evaluator(records, deterministic=names.deterministic, better=names.better)
+            self._made[at] = Selected(records, names, evaluator)
+        return self._made[at]
+
+
+_parsed = lru_cache(maxsize=1024)(expression.parse)
+
+
 def _conditions(
-    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: ByPlace
+    claim: Claim, rule: Rule, place: str, evidence: Evidence
 ) -> tuple[list[Decided], list[str], list[Record]]:
     decided: list[Decided] = []
     keys: dict[str, None] = {}
     used: dict[str, Record] = {}
     for condition in rule.all:
         selection = rule.selection(condition)
-        records = select(_near(by_place, place, selection), selection)
-        if not records:
+        selected = evidence.selected(place, selection)
+        if not selected.records:
             names = " or ".join(selection.comparisons)
             what = f"the comparison {names}" if names else f"any comparison of the task '{selection.task}'"
             raise NotMeasured(f"not run on {place}: {what}{'' if names else _where(selection)}")
-        estimate = _estimate(catalog, condition.quantity, records, selection.task, claim.kind == "ratio")
+        estimate = selected.estimate(condition.quantity, claim.kind == "ratio")
         used_keys = set(estimate.keys)
-        behind = [r for r in records if r.key in used_keys]
-        disturbed = _disturbed(catalog, condition.quantity, behind, selection.task)
+        behind = [r for r in selected.records if r.key in used_keys]
+        disturbed = _disturbed(condition.quantity, behind, selected.names)
         decided.append(_judge(condition, estimate, claim, disturbed))
         keys |= dict.fromkeys(estimate.keys)
         used |= {r.key: r for r in behind}
     return decided, list(keys), list(used.values())
-
-
-def _estimate(
-    catalog: Catalog, quantity: str, records: Sequence[Record], task: str, logarithmic: bool
-) -> evaluation.Estimate:
-    names = Names(catalog, task, {r.method for r in records})
-    evaluator = evaluation.Evaluator(records, deterministic=names.deterministic, better=names.better)
-    return evaluator.evaluate(expression.parse(quantity), logarithmic=logarithmic)
 
 
 def _figure(quantity: str, estimate: evaluation.Estimate, unit: str = "") -> Figure:
@@ -205,13 +235,14 @@ def _figure(quantity: str, estimate: evaluation.Estimate, unit: str = "") -> Fig
     )
 
 
-def _disturbed(catalog: Catalog, quantity: str, records: Sequence[Record], task: str) -> str | None:
+def _disturbed(quantity: str, records: Sequence[Record], names: Names) -> str | None:
     """Why times among `records` decide nothing, where the quantity has times in it; None when they may."""
     reasons = [r.unstable for r in records if r.unstable]
     if not reasons:
         return None
-    names = Names(catalog, task, {r.method for r in records})
-    if not any(names.is_time(reference.metric) for reference in expression.parse(quantity).references):
+    # Of the methods of these records alone: another one of the selection may declare the metric otherwise.
+    names = replace(names, methods={r.method for r in records})
+    if not any(names.is_time(reference.metric) for reference in _parsed(quantity).references):
         return None
     which = "" if len(reasons) == len(records) else f" in {len(reasons)} of {len(records)} records"
     return f"unstable{which}: {reasons[0]}"
@@ -262,16 +293,11 @@ def _sentence(decided: Decided) -> str:
     return f"{text}: {decided.why}" if decided.why else text
 
 
-def _controls(
-    catalog: Catalog, claim: Claim, rule: Rule, place: str, by_place: ByPlace
-) -> dict[str, Figure | str]:
+def _controls(rule: Rule, place: str, evidence: Evidence) -> dict[str, Figure | str]:
     found: dict[str, Figure | str] = {}
-    if not rule.controls:
-        return found
-    records = select(_near(by_place, place, rule.on), rule.on)
     for name, quantity in rule.controls.items():
         try:
-            estimate = _estimate(catalog, quantity, records, rule.on.task, False)
+            estimate = evidence.selected(place, rule.on).estimate(quantity, False)
         except NotMeasured as missing:
             found[name] = f"not measured: {missing}"
             continue
@@ -288,12 +314,12 @@ def _near(by_place: ByPlace, place: str, selection: paper.Selection) -> list[Rec
 def select(records: Iterable[Record], selection: paper.Selection) -> list[Record]:
     """The records that a selection names."""
     comparisons = selection.comparisons
-    chosen = [
-        r
-        for r in records
-        if (not comparisons or r.comparison in comparisons)
-        and all(n in r.task_parameters and r.task_parameters[n] == v for n, v in selection.where.items())
-    ]
+    where = selection.where.items()
+    chosen = [r for r in records if not comparisons or r.comparison in comparisons]
+    if where:
+        chosen = [
+            r for r in chosen if all(n in r.task_parameters and r.task_parameters[n] == v for n, v in where)
+        ]
     if comparisons:
         return chosen
     # The same measurement may stand in several comparisons (a full suite and a shorter one); it counts once.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
+from harness.evaluation import students_t
 from reports.numbers import short, shorts
 
 LEAST_POINTS = 3
@@ -81,7 +81,7 @@ def exponent(curves: Sequence[dict[float, float]]) -> dict[str, Any]:
     low = high = None
     if len(slopes) > 1:
         spread = math.sqrt(sum((s - mean) ** 2 for s in slopes) / (len(slopes) - 1) / len(slopes))
-        half = _students_t(len(slopes) - 1) * spread
+        half = students_t(len(slopes) - 1) * spread
         low, high = mean - half, mean + half
     return {"exponent": short(mean), "low": short(low), "high": short(high), "seeds": len(slopes)}
 
@@ -91,10 +91,3 @@ def _slope(curve: dict[float, float]) -> float:
     ys = [math.log(y) for y in curve.values()]
     centre = sum(xs) / len(xs)
     return sum((x - centre) * y for x, y in zip(xs, ys, strict=True)) / sum((x - centre) ** 2 for x in xs)
-
-
-@lru_cache(maxsize=256)
-def _students_t(degrees: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf(0.975, degrees))
