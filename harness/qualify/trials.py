@@ -31,7 +31,7 @@ KINDS = ("arithmetic", "dictionary", "sort", "matmul", "copy", "json", "allocate
 SIZES = (1, 6)
 UNITS = 100
 
-_HOME = Path(__file__).resolve().parent
+HOME = Path(__file__).resolve().parent
 
 _BUSY = (
     "import os, random, time\nimport numpy as np\na = np.random.rand(400, 400)\nparent = os.getppid()\n"
@@ -94,13 +94,13 @@ def gate(
     """
     if abs(slowdown * UNITS - round(slowdown * UNITS)) > 1e-9 or slowdown < 0:
         raise RequestError(f"a slow-down of {slowdown:g} cannot be made", hint="whole percent, e.g. 0.05")
-    catalog = Catalog(builtin=True, entry_point_roots=False, home=_HOME)
+    catalog = Catalog(builtin=True, entry_point_roots=False, home=HOME)
     tree = Tree(Side(name="qualification"), catalog, sys.executable)
     points = [(kind, size) for size in sizes for kind in kinds]
-    pairs = [_pair(catalog, kind, size, slowdown, seconds) for kind, size in points]
+    pairs = [pair_of(catalog, kind, size, slowdown, seconds) for kind, size in points]
     options = Options(suite="qualification", time=seconds)
     rounds = Rounds(tree, tree, "cpu", random.Random(), tell)
-    with _busy(load):
+    with busy(load):
         watch = disturbance.Watch(_ours)
         screening = screen(rounds, pairs, options, catalog)
         confirmation, findings = confirm(rounds, pairs, screening, options, catalog)
@@ -219,7 +219,8 @@ def _rate(outcomes: Sequence[bool]) -> tuple[float, float, float] | None:
     return sum(outcomes) / len(outcomes), float(found.low), float(found.high)
 
 
-def _pair(catalog: Catalog, kind: str, size: int, slowdown: float, seconds: float) -> Pair:
+def pair_of(catalog: Catalog, kind: str, size: int, slowdown: float, seconds: float) -> Pair:
+    """A method of the qualification against a copy that does `slowdown` more of the same."""
     task, entry = catalog.task("units-of-work"), catalog.method("units")
     base = Contestant("units", f"{kind} {size}", complete(entry, {"kind": kind, "size": size, "units": UNITS}))
     head = replace(base, parameters={**base.parameters, "units": round(UNITS * (1 + slowdown))})
@@ -232,7 +233,8 @@ def _pair(catalog: Catalog, kind: str, size: int, slowdown: float, seconds: floa
 
 
 @contextlib.contextmanager
-def _busy(count: int) -> Iterator[None]:
+def busy(count: int) -> Iterator[None]:
+    """So many processes that work in bursts, half the time or more, while it lasts."""
     processes = [subprocess.Popen([sys.executable, "-c", _BUSY], env=_one_thread()) for _ in range(count)]
     _load.extend(p.pid for p in processes)
     try:

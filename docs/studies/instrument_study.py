@@ -1,0 +1,163 @@
+"""The study behind the instrument's choices; docs/instrument.md shows what it printed.
+
+    python docs/studies/instrument_study.py noise --load 2     how far a launch is off, by clock, processors and block length
+    python docs/studies/instrument_study.py estimators         level and power of tests over launches, by simulation
+
+The first takes about five minutes, the second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from harness import environment, measuring, runner
+from harness.catalog import Catalog
+from harness.launch import Nursery
+from harness.measure import turns
+from harness.measure.statistics import log_differences, signed_rank
+from harness.measuring import Seat
+from harness.qualify import trials
+
+LAUNCHES = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A way of measuring: on which clock, on one processor or all, in blocks of how many seconds."""
+
+    clock: str
+    held: bool
+    block: float
+    alternating: bool = True
+
+
+SETTINGS = (
+    Setting("host", False, 0.2, alternating=False),
+    Setting("host", False, 0.02),
+    Setting("host", True, 0.02),
+    Setting("host", True, 0.005),
+    Setting("host-ready", True, 0.02),
+    Setting("host-ready", True, 0.005),
+    Setting("host-ready", True, 0.002),
+)
+
+
+def noise(load: int) -> None:
+    """Measure methods against themselves in every setting and print the error of a launch."""
+    catalog = Catalog(entry_point_roots=False, home=trials.HOME)
+    print(
+        f"{'clock':<11} {'processors':<11} {'block':<8} {'turns':<12} {'median error':>12} {'worst kind':>11}"
+    )
+    with trials.busy(load):
+        for setting in SETTINGS:
+            errors = []
+            for size in trials.SIZES:
+                for kind in trials.KINDS:
+                    pair = trials.pair_of(catalog, kind, size, 0.0, 10.0)
+                    errors.append(_error(catalog, pair, setting))
+            line = f"{setting.clock:<11} {'one' if setting.held else 'any':<11} {setting.block * 1e3:>4.0f} ms "
+            line += f" {'alternating' if setting.alternating else 'one block':<12}"
+            print(f"{line} {np.median(errors):>11.2%} {max(errors):>11.2%}", flush=True)
+
+
+def _error(catalog: Catalog, pair: object, setting: Setting) -> float:
+    """Root mean square of the log difference of a method and itself, over launches."""
+    comparison, contestant = pair.comparison, pair.contestant  # type: ignore[attr-defined]
+    request = runner.request_for(
+        catalog, comparison, contestant, "cpu", None, 1 if setting.clock == "host-ready" else None
+    )
+    variables = {**environment.thread_variables(1), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    rng = random.Random(0)
+    found: list[float] = []
+    original = turns.BLOCK
+    turns.BLOCK = setting.block  # type: ignore[misc]
+    try:
+        nursery = _nursery(catalog, variables)
+        seats = [Seat(str(i), nursery, request, 600.0, 8 << 30) for i in range(2)]
+        cpus = environment.cpus()
+        for launch in range(LAUNCHES):
+            chosen = [rng.choice(cpus)] if setting.held else cpus
+            for seat in seats:
+                seat.launch(launch == 0, chosen)
+            budget = 0.2 if setting.alternating else setting.block
+            plan = turns.Plan(budget=budget, min_samples=2, max_samples=4000)
+            measuring.turns(seats, plan, launch, 1, rng)
+        left, right = (seat.latency() for seat in seats)
+        assert left is not None
+        assert right is not None
+        found += log_differences([left, right])[1].tolist()
+    finally:
+        turns.BLOCK = original  # type: ignore[misc]
+    return float(np.sqrt(np.mean(np.square(found))))
+
+
+_nurseries: list[Nursery] = []
+
+
+def _nursery(catalog: Catalog, variables: dict[str, str]) -> Nursery:
+    if not _nurseries:
+        modules = [catalog.task("units-of-work").source.module, catalog.method("units").source.module]
+        _nurseries.append(
+            Nursery(runner.PRELOAD, packages=catalog.modules(), modules=modules, variables=variables)
+        )
+    return _nurseries[0]
+
+
+# -- estimators -------------------------------------------------------------------------------------------
+
+
+def estimators() -> None:
+    """Level and power of three tests over the launches of one method, on noise like the measured one."""
+    tests: dict[str, Callable[[np.ndarray], float]] = {
+        "Student's t": lambda x: float(stats.ttest_1samp(x, 0.0, alternative="greater").pvalue),
+        "Yuen's t, 20 % trimmed": lambda x: float(
+            stats.ttest_1samp(np.sort(x)[len(x) // 5 : len(x) - len(x) // 5], 0.0, alternative="greater").pvalue
+        ),
+        "signed rank": lambda x: signed_rank(x).worse,
+    }
+    noises: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+        "normal, 1.2 %": lambda rng, n: rng.normal(0, 0.012, n),
+        "every fifth launch off by 30 %": _contaminated,
+        "skewed to one side": lambda rng, n: rng.exponential(0.012, n) - rng.exponential(0.012, n),
+    }
+    print(f"{'noise':<32} {'test':<24} {'false alarms at 1 %':>20} {'5 % found':>10}")
+    for name, draw in noises.items():
+        for label, test in tests.items():
+            rng = np.random.default_rng(1)
+            alarms = np.mean([test(draw(rng, 12)) <= 0.01 for _ in range(4000)])
+            found = np.mean([test(draw(rng, 12) + np.log(1.05)) <= 0.01 for _ in range(1000)])
+            print(f"{name:<32} {label:<24} {alarms:>19.2%} {found:>10.1%}", flush=True)
+
+
+def _contaminated(rng: np.random.Generator, n: int) -> np.ndarray:
+    x = rng.normal(0, 0.012, n)
+    hit = rng.random(n) < 0.2
+    x[hit] += rng.choice([-1, 1], hit.sum()) * rng.exponential(0.3, hit.sum())
+    return x
+
+
+def main() -> int:
+    """Entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("noise").add_argument("--load", type=int, default=0, help="busy processes beside it")
+    commands.add_parser("estimators")
+    options = parser.parse_args()
+    if options.command == "noise":
+        noise(options.load)
+        for nursery in _nurseries:
+            nursery.close()
+    else:
+        estimators()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
