@@ -8,7 +8,7 @@ of the catalog has, such as a file named on the command line, always count.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from harness import suite
@@ -48,12 +48,13 @@ def current(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
 
 def newest(records: Iterable[Record]) -> list[Record]:
     """The latest record of each measurement, whatever the version of its source; a skip replaces nothing."""
-    found: dict[str, Record] = {}
+    found: dict[tuple[str, str, str], Record] = {}
+    texts = _Texts()
     for record in records:
-        identity = f"{record.comparison} {record.profile} {identity_of(record)}"
-        other = found.get(identity)
+        measured = (record.comparison, record.profile, identity_of(record, texts))
+        other = found.get(measured)
         if other is None or _rank(record) >= _rank(other):
-            found[identity] = record
+            found[measured] = record
     return list(found.values())
 
 
@@ -80,8 +81,26 @@ def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
     return found
 
 
-def identity_of(record: Record) -> str:
-    """What a record measured, as text: the same for two records of the same measurement in any comparison."""
+class _Texts:
+    """Parameters as text, once for each dictionary: the records of a report share theirs."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Mapping[str, Any], str]] = {}
+
+    def __call__(self, parameters: Mapping[str, Any]) -> str:
+        known = self._known.get(id(parameters))
+        if known is None:
+            # With the dictionary itself, so that no later one can have its id.
+            known = self._known[id(parameters)] = (parameters, _text(parameters))
+        return known[1]
+
+
+def _text(parameters: Mapping[str, Any]) -> str:
+    return _as_text(dict(parameters))
+
+
+def identity_of(record: Record, text: Callable[[Mapping[str, Any]], str] = _text) -> str:
+    """What a record measured: the same for two records of the same measurement in any comparison."""
     return identity(
         record.task,
         record.task_parameters,
@@ -89,6 +108,7 @@ def identity_of(record: Record) -> str:
         record.label,
         record.method_parameters,
         record.seed,
+        text,
     )
 
 
@@ -99,6 +119,8 @@ def identity(
     label: str,
     method_parameters: Mapping[str, Any],
     seed: int,
+    text: Callable[[Mapping[str, Any]], str] = _text,
 ) -> str:
-    parts = [task, dict(task_parameters), method, label, dict(method_parameters), seed]
-    return _as_text(parts)
+    """What decides whether two measurements are of the same. `text` writes parameters, in any order, as text."""
+    # No name and no JSON has a line end in it.
+    return "\n".join((task, text(task_parameters), method, label, text(method_parameters), str(seed)))

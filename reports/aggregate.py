@@ -7,7 +7,7 @@ the page draws of a paper, it draws from these.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.catalog import Catalog
@@ -36,7 +36,8 @@ def aggregate(catalog: Catalog, part: PaperPart) -> tuple[list[dict[str, Any]], 
     for (name, profile), records in sorted(grouped.items()):
         described, cells = _comparison(catalog, name, profile, records, place_of_label)
         for i, cell in enumerate(cells):
-            places |= {record.key: (len(found), i, j) for j, record in enumerate(cell)}
+            for j, record in enumerate(cell):
+                places[record.key] = (len(found), i, j)
         found.append(described)
     return found, places
 
@@ -47,10 +48,15 @@ def _comparison(
     varied, fixed = _varied([r.task_parameters for r in records])
     settings: dict[str, dict[str, Any]] = {}
     by_cell: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
-    for record in records:
-        setting = {n: record.task_parameters.get(n) for n in varied}
+    setting_of: dict[int, str] = {}
+    for given in _unique(r.task_parameters for r in records):
+        setting = {n: given.get(n) for n in varied}
+        setting_of[id(given)] = repr(setting)
         settings.setdefault(repr(setting), setting)
-        by_cell[(record.label, repr(setting), repr(record.method_parameters))].append(record)
+    text_of = {id(given): repr(given) for given in _unique(r.method_parameters for r in records)}
+    for record in records:
+        where = setting_of[id(record.task_parameters)]
+        by_cell[(record.label, where, text_of[id(record.method_parameters)])].append(record)
     order = sorted(settings, key=lambda k: tuple(_sortable(v) for v in settings[k].values()))
     variants = Variants(records)
     cells: list[list[Record]] = []
@@ -99,7 +105,7 @@ def _cell(records: Sequence[Record]) -> dict[str, Any]:
     }  # fmt: skip
     for column, metric in columns.items():
         values = [r.instrument(metric) if r.status == "ok" else None for r in records]
-        if any(v is not None for v in values):
+        if values.count(None) < len(values):
             found[column] = shorts(values)
     samples = [r.latency.samples for r in records if r.status == "ok" and r.latency and r.latency.samples]
     if samples:
@@ -142,11 +148,16 @@ def _metrics(names: Names, records: Sequence[Record]) -> list[dict[str, Any]]:
 def _varied(parameters: Sequence[dict[str, Any]]) -> tuple[list[str], dict[str, Any]]:
     """Names of the parameters that take several values, and the others with their value."""
     seen: dict[str, dict[str, Any]] = {}
-    for each in parameters:
+    for each in _unique(parameters):
         for name, value in each.items():
             seen.setdefault(name, {})[repr(value)] = value
     varied = [n for n, values in seen.items() if len(values) > 1]
     return varied, {n: next(iter(v.values())) for n, v in seen.items() if len(v) == 1}
+
+
+def _unique(parameters: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each dictionary once, in the order they appear: many records hold the same one."""
+    return list({id(each): each for each in parameters}.values())
 
 
 class Variants:
