@@ -74,6 +74,9 @@ class Evaluator:
     ) -> None:
         self._records = records
         self._by_label = _by_label(records)
+        self._seeds_of = {
+            n: {r.seed for r, _ in there if r.status == "ok"} for n, there in self._by_label.items()
+        }
         self._deterministic = deterministic
         self._better = better
         self._bootstrap_seed = seed
@@ -102,7 +105,7 @@ class Evaluator:
         self._used, self._needs_interval, self._seed_counts, self._samples = {}, set(), [], 0
         self._launch_counts = []
         labels = {reference.label for reference in expression.references}
-        self._seeds = sorted({r.seed for n in labels for r, _ in self._by_label.get(n, ()) if r.status == "ok"})
+        self._seeds = sorted(set().union(*(self._seeds_of.get(label, ()) for label in labels)))
         # One draw of seeds for the whole expression: methods that ran on the same seeds stay paired.
         self._draws = _drawn(self._bootstrap_seed, max(len(self._seeds), 1))
         with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -337,9 +337,8 @@ def _where(selection: paper.Selection) -> str:
 
 
 def _shared(parameters: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    if not parameters:
-        return {}
-    return {k: v for k, v in parameters[0].items() if all(p.get(k) == v for p in parameters)}
+    distinct = list({id(p): p for p in parameters}.values())
+    return {k: v for k, v in distinct[0].items() if all(p.get(k) == v for p in distinct)} if distinct else {}
 
 
 @dataclass
