@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.gate.model import Change, Finding
 from harness.gate.rounds import Stage
 from harness.gate.sides import Pair
-from harness.measure.statistics import Interval, holm, signed_rank
+from harness.measure.statistics import Interval, holm, sign_flip, trimmed
 from harness.suitefile import Gate
 
 if TYPE_CHECKING:
@@ -84,15 +84,16 @@ class Figure:
         """Whether it has to be measured again before anything can be said."""
         if self.exact:
             return False
-        found = signed_rank(self.screened)
+        if trimmed(self.screened).value < self.limit:
+            return False
         few = 2.0 ** -len(self.screened) > SCREEN
-        return found.value >= self.limit and (few or found.worse <= SCREEN)
+        return few or sign_flip(self.screened) <= SCREEN
 
     def acquitted(self) -> bool:
         """Whether no change of the threshold's size can be in it."""
         if self.exact:
             return True
-        found = signed_rank(self.screened)
+        found = trimmed(self.screened)
         return found.high is not None and found.high < self.limit
 
 
@@ -201,21 +202,26 @@ def decide(
     """
     suspects = [(i, j) for i, found in enumerate(figured) for j, f in enumerate(found) if f.suspicious()]
     tested = [figured[i][j] for i, j in suspects]
-    raw = [signed_rank(f.confirmed).worse if f.confirmed else 1.0 for f in tested]
+    raw = [sign_flip(f.confirmed) if f.confirmed else 1.0 for f in tested]
     corrected = dict(zip(suspects, holm(raw), strict=True))
     everything = [(i, j) for i, found in enumerate(figured) for j, _ in enumerate(found)]
-    better = dict(
-        zip(everything, holm([signed_rank(figured[i][j].screened).better for i, j in everything]), strict=True)
-    )
+    better = dict(zip(everything, holm([_better(figured[i][j]) for i, j in everything]), strict=True))
     return [
         [_judge(pair, f, launches[i], corrected.get((i, j)), better[(i, j)]) for j, f in enumerate(found)]
         for i, (pair, found) in enumerate(zip(pairs, figured, strict=True))
     ]
 
 
+def _better(figure: Figure) -> float:
+    """The p-value of an improvement; 1 where it would be too small to matter."""
+    if figure.exact or trimmed(figure.screened).value > -figure.limit:
+        return 1.0
+    return sign_flip([-change for change in figure.screened])
+
+
 def _judge(pair: Pair, figure: Figure, launches: int, worse: float | None, better: float) -> Finding:
     """The finding on one figure. `worse` and `better` are corrected p-values."""
-    pooled = signed_rank(figure.screened + figure.confirmed)
+    pooled = trimmed(figure.screened + figure.confirmed)
     limit = figure.limit
     change: Change = "unchanged"
     p_value: float | None = None
@@ -224,7 +230,7 @@ def _judge(pair: Pair, figure: Figure, launches: int, worse: float | None, bette
         change = "regressed" if value >= limit else "improved" if value <= -limit else "unchanged"
         reason = "the same every time it was measured"
     elif worse is not None:
-        confirmed = signed_rank(figure.confirmed) if figure.confirmed else None
+        confirmed = trimmed(figure.confirmed) if figure.confirmed else None
         p_value = worse
         if confirmed is not None and worse <= LEVEL and confirmed.value >= limit:
             change, reason = "regressed", f"worse in {launches} launches, and again when measured a second time"
@@ -262,7 +268,7 @@ def _as_ratio(figure: Figure, pooled: Interval) -> tuple[float | None, float | N
     if figure.scale == "absolute":
         return None, None, None
     if figure.exact:
-        pooled = Interval(figure.mean, figure.mean, figure.mean, 1.0, 1.0, pooled.count)
+        pooled = Interval(figure.mean, figure.mean, figure.mean, pooled.count)
 
     def ratio(change: float | None) -> float | None:
         if change is None:

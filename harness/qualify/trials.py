@@ -176,7 +176,7 @@ def qualify(trials: Sequence[Trial], threshold: float) -> Qualification:
     """
     import numpy as np
 
-    from harness.measure.statistics import signed_rank
+    from harness.measure.statistics import trimmed
 
     same = [t for t in trials if t.slowdown == 0]
     slowed = sorted({t.slowdown for t in trials if t.slowdown > 0})
@@ -184,7 +184,7 @@ def qualify(trials: Sequence[Trial], threshold: float) -> Qualification:
     for t in trials:
         if t.screened:
             # A bias that a kind has in every trial is no noise, but it moves what is found all the same.
-            error = signed_rank(t.screened).value - math.log1p(t.slowdown)
+            error = trimmed(t.screened).value - math.log1p(t.slowdown)
             groups.setdefault(f"{t.kind} {t.size}", []).append(error)
     spread = {name: float(np.sqrt(np.mean(np.square(errors)))) for name, errors in groups.items()}
     smallest = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -13,8 +14,9 @@ from harness.measure.statistics import (
     log_differences,
     log_latencies,
     relative_half_width,
-    signed_rank,
+    sign_flip,
     steadied,
+    trimmed,
 )
 from harness.record import Blocks, Latency
 
@@ -62,45 +64,57 @@ def test_a_round_that_one_method_missed_counts_for_none() -> None:
     assert [sorted(each) for each in steadied([a, b])] == [[0], [0]]
 
 
-def test_signed_rank_is_hodges_lehmann_with_wilcoxons_interval() -> None:
-    """Against the 14 differences of Hollander and Wolfe's style of table, computed by brute force."""
+def test_trimmed_mean_and_interval_are_scipys() -> None:
     x = np.random.default_rng(5).normal(0.3, 1.0, 12)
-    found = signed_rank(x)
-    walsh = sorted((a + b) / 2 for i, a in enumerate(x) for b in x[i:])
-    assert found.value == pytest.approx(float(np.median(walsh)))
-    sums = [
-        sum(r for r, sign in zip(range(1, 13), f"{k:012b}", strict=True) if sign == "1") for k in range(2**12)
-    ]
-    tail = max(w for w in range(79) if np.mean([s < w for s in sums]) <= 0.025)
-    assert found.low == pytest.approx(walsh[tail - 1])
-    assert found.high == pytest.approx(walsh[-tail])
-    assert found.worse == pytest.approx(stats.wilcoxon(x, alternative="greater").pvalue)
+    found = trimmed(x)
+    assert found.value == pytest.approx(stats.trim_mean(x, 0.2))
+    low, high = stats.mstats.trimmed_mean_ci(x, limits=(2 / 12, 2 / 12), inclusive=(True, True), alpha=0.05)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_the_level_holds_whatever_the_tails() -> None:
-    """Launches that ran beside something else are off by tens of percent; a t test of them is far from its level."""
+def test_sign_flips_against_all_of_them_one_by_one() -> None:
+    x = np.random.default_rng(6).normal(0.5, 1.0, 9)
+    flips = [stats.trim_mean(np.array(s) * x, 0.2) for s in itertools.product((-1, 1), repeat=9)]
+    assert sign_flip(x) == pytest.approx(np.mean(np.array(flips) >= stats.trim_mean(x, 0.2) - 1e-12))
+    assert sign_flip(np.abs(x)) == pytest.approx(
+        2.0**-9 * sum(f >= stats.trim_mean(np.abs(x), 0.2) - 1e-12 for f in flips)
+    )
+    assert sign_flip([0.1, 0.2, 0.3]) == 1 / 8
+
+
+@pytest.mark.parametrize("count", [8, 12, 20])
+def test_the_level_holds_whatever_the_tails(count: int) -> None:
+    """With launches that ran beside something else and are off by tens of percent; power is not lost to them either."""
     rng = np.random.default_rng(0)
-    trials, alarms = 3000, 0
-    for _ in range(trials):
-        x = rng.normal(0, 0.01, 12)
-        hit = rng.random(12) < 0.2
+
+    def draw(share: float) -> np.ndarray:
+        x = rng.normal(0, 0.01, count)
+        hit = rng.random(count) < share
         x[hit] += rng.choice([-1, 1], hit.sum()) * rng.exponential(0.3, hit.sum())
-        alarms += signed_rank(x).worse <= 0.01
+        return x
+
+    trials = 1000
+    alarms = sum(sign_flip(draw(0.2)) <= 0.01 for _ in range(trials))
     assert stats.binomtest(alarms, trials, 0.01, alternative="greater").pvalue > 1e-3
+    if count >= 12:
+        assert sum(sign_flip(draw(0.05) + math.log(1.05)) <= 0.01 for _ in range(200)) >= 180
 
 
-@pytest.mark.parametrize("count", [1, 3, 5])
+@pytest.mark.parametrize("count", [1, 4])
 def test_too_few_launches_have_no_interval(count: int) -> None:
-    found = signed_rank(np.linspace(0.01, 0.02, count))
+    found = trimmed(np.linspace(0.01, 0.02, count))
     assert (found.low, found.high) == (None, None)
-    assert found.worse >= 2.0**-count
+    assert sign_flip(np.linspace(0.01, 0.02, count)) == 2.0**-count
 
 
 def test_equal_launches_have_an_interval_of_no_width() -> None:
-    found = signed_rank([0.0] * 8)
-    assert (found.value, found.low, found.high, found.worse) == (0.0, 0.0, 0.0, 1.0)
+    found = trimmed([0.0] * 8)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert sign_flip([0.0] * 8) == 1.0
     with pytest.raises(ValueError, match="no launch"):
-        signed_rank([])
+        trimmed([])
+    with pytest.raises(ValueError, match="no launch"):
+        sign_flip([])
 
 
 def test_half_width_is_students() -> None:
