@@ -76,9 +76,8 @@ def test_sign_flips_against_all_of_them_one_by_one() -> None:
     x = np.random.default_rng(6).normal(0.5, 1.0, 9)
     flips = [stats.trim_mean(np.array(s) * x, 0.2) for s in itertools.product((-1, 1), repeat=9)]
     assert sign_flip(x) == pytest.approx(np.mean(np.array(flips) >= stats.trim_mean(x, 0.2) - 1e-12))
-    assert sign_flip(np.abs(x)) == pytest.approx(
-        2.0**-9 * sum(f >= stats.trim_mean(np.abs(x), 0.2) - 1e-12 for f in flips)
-    )
+    largest = stats.trim_mean(np.abs(x), 0.2) - 1e-12
+    assert sign_flip(np.abs(x)) == pytest.approx(np.mean(np.array(flips) >= largest))
     assert sign_flip([0.1, 0.2, 0.3]) == 1 / 8
 
 
@@ -93,7 +92,7 @@ def test_the_level_holds_whatever_the_tails(count: int) -> None:
         x[hit] += rng.choice([-1, 1], hit.sum()) * rng.exponential(0.3, hit.sum())
         return x
 
-    trials = 1000
+    trials = 500
     alarms = sum(sign_flip(draw(0.2)) <= 0.01 for _ in range(trials))
     assert stats.binomtest(alarms, trials, 0.01, alternative="greater").pvalue > 1e-3
     if count >= 12:
