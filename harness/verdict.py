@@ -172,10 +172,14 @@ class Selected:
     records: list[Record]
     names: Names
     evaluator: evaluation.Evaluator
+    _estimates: dict[tuple[str, bool], evaluation.Estimate] = field(default_factory=dict)
 
     def estimate(self, quantity: str, logarithmic: bool) -> evaluation.Estimate:
-        """A quantity of the records."""
-        return self.evaluator.evaluate(_parsed(quantity), logarithmic=logarithmic)
+        """A quantity of the records, computed once: claims and rules often differ in their bounds alone."""
+        at = (quantity, logarithmic)
+        if at not in self._estimates:
+            self._estimates[at] = self.evaluator.evaluate(_parsed(quantity), logarithmic=logarithmic)
+        return self._estimates[at]
 
 
 @dataclass
