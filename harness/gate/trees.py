@@ -116,6 +116,10 @@ class Repository:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
 
+    def time(self, commit: str) -> str:
+        """When a commit was made, ISO 8601."""
+        return self.git("show", "-s", "--format=%cI", commit).strip()
+
     def clean(self) -> bool:
         """Whether the working tree is exactly its commit."""
         return self.git("status", "--porcelain") == ""
@@ -188,7 +192,7 @@ def lay_out(
             base=Tree(
                 Side(
                     name=base or str(base_env), revision=commit, clean=True if commit else None, python=base_python,
-                    versions=_versions(base_python),
+                    versions=_versions(base_python), time=repository.time(commit) if commit else None,
                 ),
                 base_catalog,
                 base_python,
@@ -196,7 +200,7 @@ def lay_out(
             head=Tree(
                 Side(
                     name="working tree", revision=head_commit, clean=repository.clean(), python=head_python,
-                    versions=_versions(head_python),
+                    versions=_versions(head_python), time=repository.time(head_commit),
                 ),
                 _catalog(repository, head_folder, folders),
                 head_python,
