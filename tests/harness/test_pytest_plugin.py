@@ -55,6 +55,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(pytester: pytest.Pytester, index: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs pytest on a suite in an empty folder; the text of the suite, further arguments, and what to name."""
     monkeypatch.setenv("HARNESS_CACHE", str(index))
+    # These runs are nobody's workers, even where the tests themselves are spread over several.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def running(
         text: str, *arguments: str, target: str = "small.yaml", process: bool = False
