@@ -37,7 +37,11 @@ def thread_variables(count: int) -> dict[str, str]:
     milliseconds, which on a machine that does anything else makes small operations several times slower; sleeping at
     once costs half as much again on an idle one.
     """
-    return {**dict.fromkeys(THREAD_VARIABLES, str(count)), "GOMP_SPINCOUNT": "10000", "TOKENIZERS_PARALLELISM": "false"}
+    return {
+        **dict.fromkeys(THREAD_VARIABLES, str(count)),
+        "GOMP_SPINCOUNT": "10000",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
 
 
 @lru_cache(maxsize=8)

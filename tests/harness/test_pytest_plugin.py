@@ -62,7 +62,9 @@ def run(pytester: pytest.Pytester, index: Path, monkeypatch: pytest.MonkeyPatch)
         text: str, *arguments: str, target: str = "small.yaml", process: bool = False
     ) -> pytest.RunResult:
         (pytester.path / "small.yaml").write_text(text)
-        pytester.makeini("[pytest]\naddopts = --strict-markers -p no:cacheprovider -p no:hypothesispytest -p no:anyio\n")
+        pytester.makeini(
+            "[pytest]\naddopts = --strict-markers -p no:cacheprovider -p no:hypothesispytest -p no:anyio\n"
+        )
         command = [*PLUGIN, target, f"--harness-methods={TOYS}", *arguments]
         return pytester.runpytest_subprocess(*command) if process else pytester.runpytest_inprocess(*command)
 

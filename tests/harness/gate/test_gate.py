@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -147,8 +148,11 @@ def test_every_change_is_told_from_every_other(repository: Path) -> None:
 def _left_behind() -> list[str]:
     import psutil
 
-    children = psutil.Process().children(recursive=True)
-    return [line for p in children if "harness.worker" in (line := " ".join(p.cmdline()))]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended since it was listed
+            found.append(" ".join(process.cmdline()))
+    return [line for line in found if "harness.worker" in line]
 
 
 def test_the_working_tree_is_copied_as_it_is(repository: Path) -> None:

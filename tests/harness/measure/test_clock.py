@@ -10,7 +10,8 @@ import pytest
 from harness.measure.clock import name_of, timed
 
 needs_schedstat = pytest.mark.skipif(
-    name_of("cpu", 1) != "host-ready", reason="this kernel does not count how long a thread waits for a processor"
+    name_of("cpu", 1) != "host-ready",
+    reason="this kernel does not count how long a thread waits for a processor",
 )
 
 
@@ -53,7 +54,11 @@ def test_waiting_for_a_processor_that_others_use_does_not_count() -> None:
     home = os.sched_getaffinity(0)
     cpu = min(home)
     busy = subprocess.Popen(
-        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, [{cpu}])\nprint(flush=True)\nwhile True: pass"],
+        [
+            sys.executable,
+            "-c",
+            f"import os\nos.sched_setaffinity(0, [{cpu}])\nprint(flush=True)\nwhile True: pass",
+        ],
         stdout=subprocess.PIPE,
     )
     try:
