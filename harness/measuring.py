@@ -72,19 +72,20 @@ class Seat:
         """Whether it is still in."""
         return self.status == "ok"
 
-    def launch(self, measure: bool, cpus: Sequence[int]) -> None:
+    def launch(self, measure: bool, cpus: Sequence[int], layout: int | None = None) -> None:
         """Start a process and take it through load, prepare and its first run.
 
         Args:
             measure: also score the output of that run; done in the first process.
             cpus: the processors it may use.
+            layout: seed of where things lie in its memory; the same for all seats of a launch.
         """
         began = time.monotonic()
         with self._working():
             self._worker = self.nursery.launch()
             self._worker.memory_limit = self.memory_limit
             self.phase("loading")
-            loaded = self._ask("load", **{**self.request, "cpus": list(cpus)})
+            loaded = self._ask("load", **{**self.request, "cpus": list(cpus), "layout": layout})
             self.amount = loaded["amount"]
             self.phase("preparing")
             prepare = float(self._ask("prepare")["seconds"])
@@ -249,12 +250,12 @@ def _together(
     """Launch after launch of all seats. Returns why there were fewer launches than planned, if that is so."""
     launches, launch, why = plan.launches, 0, None
     while launch < launches:
-        chosen = _choose(cpus, threads, rng)
+        chosen, layout = _choose(cpus, threads, rng), rng.getrandbits(32)
         for i in rng.sample(range(len(seats)), len(seats)) if launch else range(len(seats)):
             if not seats[i].active:
                 continue
             _room(seats)
-            seats[i].launch(launch == 0, chosen)
+            seats[i].launch(launch == 0, chosen, layout)
         if launch == 0:
             launches = plan.affordable([seat.setup for seat in seats if seat.active])
             if launches < plan.launches:

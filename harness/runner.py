@@ -213,6 +213,7 @@ def nursery_for(
     wanted: Iterable[tuple[Comparison, Contestant]],
     python: str = sys.executable,
     wait: bool = True,
+    hashes: int | None = None,
 ) -> Nursery:
     """A nursery that has imported the modules of what is to be measured.
 
@@ -223,6 +224,7 @@ def nursery_for(
         catalog: where tasks and methods are.
         wanted: what is to be measured.
         python: the interpreter.
+        hashes: seed of the hashes of strings (``PYTHONHASHSEED``); random when None.
         wait: see `Nursery`; without waiting, such a module is an error of `Nursery.ready`.
     """
     variables = {
@@ -230,6 +232,8 @@ def nursery_for(
         # Asking whether there is a GPU must not start CUDA here, or no child could.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
+    if hashes is not None:
+        variables["PYTHONHASHSEED"] = str(hashes)
     modules: dict[str, None] = {}
     for comparison, contestant in wanted:
         task, method = catalog.task(comparison.task), catalog.method(contestant.method)

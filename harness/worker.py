@@ -106,7 +106,7 @@ class Worker:
         from harness.measure.memory import Account
         from harness.method import Context
 
-        self._padding = _shuffle_layout()
+        self._padding = _shuffle_layout(request.get("layout"))
         _confine(request.get("cpus"), request.get("threads"))
         install_packages({name: Path(path) for name, path in request["packages"].items()})
         task = _construct(request["task"])
@@ -202,13 +202,14 @@ def _plain(clock: str) -> str:
     return clock if clock == "cuda-events" else "host"
 
 
-def _shuffle_layout() -> list[bytes]:
+def _shuffle_layout(seed: int | None) -> list[bytes]:
     """Blocks of random sizes, to be kept, that shift where everything later lies in memory.
 
     Forked processes have their parent's layout. Without this all launches of a method would be lucky or unlucky with it
-    together, and their spread would say nothing of it.
+    together, and their spread would say nothing of it. The methods of one launch get the same `seed`, so that they
+    share their luck as far as they are alike.
     """
-    generator = random.Random(os.urandom(16))
+    generator = random.Random(os.urandom(16) if seed is None else seed)
     return [bytes(generator.randrange(1, 4096)) for _ in range(generator.randrange(2000))]
 
 

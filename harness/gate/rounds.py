@@ -183,11 +183,12 @@ class Rounds:
         threads = self._threads(pair)
         cpus = environment.cpus()
         chosen = sorted(self.rng.sample(cpus, min(threads, len(cpus))))
+        layout = self.rng.getrandbits(32)
         seats = [stage.base, stage.head]
         self.rng.shuffle(seats)
         for seat in seats:
             seat.request = {**seat.request, "seed": seed}
-            seat.launch(score, chosen)
+            seat.launch(score, chosen, layout)
             if comparison.repeats == "once":
                 seat.end()
         if score and stage.base.active and stage.head.active:
@@ -220,10 +221,14 @@ class Rounds:
     def _nurseries(self, pairs: Sequence[Pair]) -> Iterator[tuple[Nursery, Nursery]]:
         """Fresh interpreters of both sides, started at the same time."""
         wanted = [(pair.comparison, pair.contestant) for pair in pairs]
+        # Both sides hash strings alike, or the dictionaries of a whole pass would be faster on one of them.
+        hashes = self.rng.getrandbits(32)
         nurseries: list[Nursery] = []
         try:
             for tree in (self.base, self.head):
-                nurseries.append(runner.nursery_for(tree.catalog, wanted, tree.python, wait=False))
+                nurseries.append(
+                    runner.nursery_for(tree.catalog, wanted, tree.python, wait=False, hashes=hashes)
+                )
             for nursery in nurseries:
                 nursery.ready()
             yield nurseries[0], nurseries[1]
