@@ -77,7 +77,7 @@ def test_accuracy_and_memory_from_another_machine_latency_refused(
 def test_the_same_machine_and_what_is_new(options: Options, stored: list[Record], tmp_path: Path) -> None:
     fast = [
         r.model_copy(
-            update={"latency": r.latency.model_copy(update={"samples": [s / 50 for s in r.latency.samples]})}
+            update={"latency": r.latency.model_copy(update={"samples": [s / 1e6 for s in r.latency.samples]})}
         )
         for r in stored
         if r.method == "timsort" and r.latency
