@@ -210,7 +210,7 @@ def measure(
     """
     if plan.once:
         for seat in seats:
-            seat.launch(True, _choose(cpus, threads, rng))
+            seat.launch(True, choose(cpus, threads, rng))
             seat.end()
         return Conditions(False, "runs too long to repeat are run once", threads, list(cpus))
     try:
@@ -250,7 +250,7 @@ def _together(
     """Launch after launch of all seats. Returns why there were fewer launches than planned, if that is so."""
     launches, launch, why = plan.launches, 0, None
     while launch < launches:
-        chosen, layout = _choose(cpus, threads, rng), rng.getrandbits(32)
+        chosen, layout = choose(cpus, threads, rng), rng.getrandbits(32)
         for i in rng.sample(range(len(seats)), len(seats)) if launch else range(len(seats)):
             if not seats[i].active:
                 continue
@@ -271,7 +271,8 @@ def _together(
     return why
 
 
-def _choose(cpus: Sequence[int], threads: int, rng: random.Random) -> list[int]:
+def choose(cpus: Sequence[int], threads: int, rng: random.Random) -> list[int]:
+    """The processors that all methods of a launch are held to: as many as threads, at random."""
     return sorted(rng.sample(list(cpus), min(threads, len(cpus))))
 
 

@@ -180,9 +180,7 @@ class Rounds:
         seed = pair.head[which].seed
         score = scored[seed] < 2  # twice, to see whether there is chance in it
         comparison = pair.comparison
-        threads = self._threads(pair)
-        cpus = environment.cpus()
-        chosen = sorted(self.rng.sample(cpus, min(threads, len(cpus))))
+        chosen = measuring.choose(environment.cpus(), threads_of(pair, self.place), self.rng)
         layout = self.rng.getrandbits(32)
         seats = [stage.base, stage.head]
         self.rng.shuffle(seats)
@@ -198,11 +196,6 @@ class Rounds:
             measuring.turns(
                 seats, Plan(budget=LAUNCH, min_samples=2, max_samples=_SAMPLES), number, 1, self.rng
             )
-
-    def _threads(self, pair: Pair) -> int:
-        if pair.comparison.threads is not None:
-            return pair.comparison.threads
-        return 1 if profile.get(self.place).device == "cpu" else environment.threads()
 
     def _seat(self, catalog: Catalog, comparison: Any, contestant: Any, nursery: Nursery) -> Seat:
         place = profile.get(self.place)
@@ -235,3 +228,10 @@ class Rounds:
         finally:
             for nursery in nurseries:
                 nursery.close()
+
+
+def threads_of(pair: Pair, place: str) -> int:
+    """Threads that a pair's methods may use: one on a host unless the suite says otherwise."""
+    if pair.comparison.threads is not None:
+        return pair.comparison.threads
+    return 1 if profile.get(place).device == "cpu" else environment.threads()

@@ -15,7 +15,7 @@ from harness.errors import RequestError
 from harness.gate import sides
 from harness.gate.decide import LEVEL, TIME, Figure, decide, figures
 from harness.gate.model import Finding, GateResult, Timed
-from harness.gate.rounds import Rounds, Stage
+from harness.gate.rounds import Rounds, Stage, threads_of
 from harness.gate.sides import Pair, Selection
 from harness.gate.trees import Trees, lay_out
 from harness.measure import disturbance
@@ -214,5 +214,5 @@ def _status(pair: Pair, first: Stage, second: Stage | None) -> Finding:
 
 
 def _conditions(place: str, pairs: Sequence[Pair]) -> dict[str, object]:
-    threads = {pair.comparison.threads or (1 if place == "cpu" else environment.threads()) for pair in pairs}
+    threads = {threads_of(pair, place) for pair in pairs}
     return {"threads": sorted(threads), "cpus": environment.cpus()}
