@@ -48,6 +48,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Papers = Annotated[
     list[str] | None, typer.Option("--paper", metavar="PAPER", help="Only this paper. May be repeated.")
 ]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
+]
 Profiles = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu. May be repeated."),
@@ -105,13 +110,8 @@ def run(
     methods: Methods = None,
     store: StoreOption = None,
     papers: Papers = None,
-    tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
-    ] = None,
+    tags: Tags = None,
+    only: Only = None,
     profiles: Profiles = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is stored.")] = False,
     retry: Annotated[
@@ -252,13 +252,8 @@ def gate(
         str, typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu.")
     ] = "cpu",
     papers: Papers = None,
-    tags: Annotated[
-        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
-    ] = None,
+    tags: Tags = None,
+    only: Only = None,
     seconds: Annotated[
         float | None,
         typer.Option(
