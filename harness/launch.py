@@ -51,6 +51,8 @@ class Nursery:
         modules: modules of the methods to come, imported once as well where that works.
         variables: environment variables set for all workers, on top of this process's.
         python: the interpreter.
+        luck: seed of what a process's luck depends on: hashes of strings, and on Linux the addresses of its
+            interpreter and libraries, which are not randomised then. Nurseries with the same seed share their luck.
         wait: whether to wait until it is ready; otherwise `ready` has to be called before the first launch. Always
             in the thread that goes on living: the nursery ends with the thread that started it.
     """
@@ -63,6 +65,7 @@ class Nursery:
         modules: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         python: str = sys.executable,
+        luck: int | None = None,
         wait: bool = True,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="harness-")
@@ -78,6 +81,7 @@ class Nursery:
             **os.environ,
             **(variables or {}),
             "PYTHONPATH": os.pathsep.join([home, known] if known else [home]),
+            **({} if luck is None else {"PYTHONHASHSEED": str(luck)}),
         }
         # A file, not a pipe: nobody reads it while the nursery works, and a full pipe would stop it.
         self._errors = open(os.path.join(self._folder.name, "errors"), "w+b")  # noqa: SIM115
@@ -86,6 +90,7 @@ class Nursery:
                 *(python, "-P", "-m", "harness.worker", "--socket", path, "--preload", *preload),
                 *("--packages", json.dumps({name: str(folder) for name, folder in (packages or {}).items()})),
                 *("--modules", *modules),
+                *(() if luck is None else ("--luck", str(luck))),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -95,6 +100,7 @@ class Nursery:
         )
         self.pid = self._process.pid
         self._reports = b""
+        self.fixed_addresses = False
         if wait:
             self.ready()
 
@@ -117,6 +123,7 @@ class Nursery:
             raise HarnessError(
                 f"no worker can be started: {error.splitlines()[-1] if error else 'no reason given'}"
             )
+        self.fixed_addresses = bool(json.loads(line)["fixed_addresses"])
 
     def launch(self) -> Worker:
         """A new worker."""

@@ -213,7 +213,7 @@ def nursery_for(
     wanted: Iterable[tuple[Comparison, Contestant]],
     python: str = sys.executable,
     wait: bool = True,
-    hashes: int | None = None,
+    luck: int | None = None,
 ) -> Nursery:
     """A nursery that has imported the modules of what is to be measured.
 
@@ -224,7 +224,7 @@ def nursery_for(
         catalog: where tasks and methods are.
         wanted: what is to be measured.
         python: the interpreter.
-        hashes: seed of the hashes of strings (``PYTHONHASHSEED``); random when None.
+        luck: see `Nursery`.
         wait: see `Nursery`; without waiting, such a module is an error of `Nursery.ready`.
     """
     variables = {
@@ -232,8 +232,6 @@ def nursery_for(
         # Asking whether there is a GPU must not start CUDA here, or no child could.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     }
-    if hashes is not None:
-        variables["PYTHONHASHSEED"] = str(hashes)
     modules: dict[str, None] = {}
     for comparison, contestant in wanted:
         task, method = catalog.task(comparison.task), catalog.method(contestant.method)
@@ -241,10 +239,10 @@ def nursery_for(
     packages = catalog.modules()
     try:
         return Nursery(
-            PRELOAD, packages=packages, modules=list(modules), variables=variables, python=python, wait=wait
-        )
+            PRELOAD, packages=packages, modules=list(modules), variables=variables, python=python, luck=luck, wait=wait
+        )  # fmt: skip
     except HarnessError:
-        return Nursery(PRELOAD, packages=packages, variables=variables, python=python)
+        return Nursery(PRELOAD, packages=packages, variables=variables, python=python, luck=luck)
 
 
 def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress: Progress) -> list[Record]:

@@ -315,7 +315,7 @@ def _nursery(path: str, preload: list[str], packages: dict[str, Path], modules: 
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    _report({"ready": os.getpid()})
+    _report({"ready": os.getpid(), "fixed_addresses": _addresses_are_fixed()})
     orders = b""
     while True:
         readable, _, _ = select.select([0, read_end], [], [])
@@ -381,6 +381,32 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
+_PERSONALITY = 0xFFFFFFFF
+_ADDR_NO_RANDOMIZE = 0x0040000
+
+
+def _addresses_are_fixed() -> bool:
+    """Whether the kernel puts this process where it puts every other one of its kind."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).personality(_PERSONALITY) & _ADDR_NO_RANDOMIZE)
+
+
+def _fix_addresses(luck: int, arguments: list[str]) -> None:
+    """Start this program again without randomised addresses, where the system lets it; see personality(2).
+
+    Where the kernel puts the interpreter decides by ten percent and more how fast pure Python runs. The stack still lies
+    elsewhere for every `luck`: the environment is above it.
+    """
+    if sys.platform != "linux" or _addresses_are_fixed():
+        return
+    libc = ctypes.CDLL(None)
+    if libc.personality(libc.personality(_PERSONALITY) | _ADDR_NO_RANDOMIZE) == -1:
+        return  # a container may forbid it; the runner is told by `_report`
+    os.environ["HARNESS_PADDING"] = "x" * random.Random(luck).randrange(4096)
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "harness.worker", *arguments])
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry of ``python -m harness.worker``; started by the runner, not by hand."""
     parser = argparse.ArgumentParser(prog="python -m harness.worker", description=main.__doc__)
@@ -388,7 +414,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preload", nargs="*", default=[], help="modules that every method needs")
     parser.add_argument("--packages", default="{}", help="JSON: folders to import as packages, by name")
     parser.add_argument("--modules", nargs="*", default=[], help="modules of the methods to come")
+    parser.add_argument("--luck", type=int, help="seed that processes with the same luck share")
     options = parser.parse_args(arguments)
+    if options.luck is not None:
+        _fix_addresses(options.luck, sys.argv[1:] if arguments is None else arguments)
     packages = {name: Path(folder) for name, folder in json.loads(options.packages).items()}
     return _nursery(options.socket, options.preload, packages, options.modules)
 

@@ -35,7 +35,7 @@ LATENCY, MEMORY, ACCURACY = 0.025, 0.05, 0.01
 """Default thresholds: relative changes for the worse."""
 
 TIME = 10.0
-"""Default seconds of machine time per method and stage."""
+"""Default seconds of machine time per method."""
 
 _LEAST_BYTES = 1 << 20
 """A smaller difference of peaks is the allocator's granularity, whatever share of the whole it is."""
@@ -95,6 +95,24 @@ class Figure:
             return True
         found = trimmed(self.screened)
         return found.high is not None and found.high < self.limit
+
+    def accused(self) -> bool:
+        """Whether it is so clearly worse that only the confirmation can add to it."""
+        if self.exact or not self.suspicious():
+            return False
+        found = trimmed(self.screened)
+        return found.low is not None and found.low > self.limit
+
+    def launches_needed(self) -> int:
+        """Launches whose mean is within a third of the threshold of the true change, nearly always.
+
+        From the standard error of the screened ones.
+        """
+        found = trimmed(self.screened)
+        if self.exact or found.low is None or found.high is None:
+            return 0
+        error = (found.high - found.low) / 4  # half of a 95 % interval is about two of them
+        return math.ceil(found.count * (3.0 * error / self.limit) ** 2)
 
 
 def figures(pair: Pair, screening: Stage, confirmation: Stage | None, catalog: Catalog) -> list[Figure]:

@@ -28,8 +28,8 @@ from harness.measure.turns import Plan
 from harness.measuring import Seat
 
 PASSES = 3
-LAUNCH = 0.2
-"""Seconds of runs that each side has in one launch: forty blocks."""
+LAUNCH = 0.1
+"""Seconds of runs that each side has in one launch: twenty blocks. What spreads is launches, so many short ones say most."""
 
 LEAST = 8
 """Launches that a pair gets in a stage even when they take longer than its time, up to a multiple of it: fewer cannot
@@ -110,7 +110,7 @@ class Rounds:
         what: str,
         passes: int = PASSES,
         settled: Callable[[Pair, Stage], bool] = lambda pair, stage: False,
-        least: int = LEAST,
+        least: Sequence[int] = (),
         stretch: float = STRETCH,
         score_always: bool = False,
     ) -> list[Stage]:
@@ -122,7 +122,8 @@ class Rounds:
             what: name of the stage, for the display.
             passes: how often to go through the pairs.
             settled: asked after each pass; what is settled is not measured further.
-            least, stretch: see `LEAST` and `STRETCH`.
+            least: launches of each pair that `LEAST` speaks of, where it is not `LEAST`.
+            stretch: see `STRETCH`.
             score_always: whether outputs are scored in every launch, and not twice per seed and pass.
         """
         stages = [Stage() for _ in pairs]
@@ -137,7 +138,10 @@ class Rounds:
                     self.tell(
                         f"{what}, pass {index + 1} of {passes}: {pairs[i].contestant.label}", done, len(left)
                     )
-                    share, fewest = seconds(pairs[i]) / passes, math.ceil(least / passes)
+                    share, fewest = (
+                        seconds(pairs[i]) / passes,
+                        math.ceil((least[i] if least else LEAST) / passes),
+                    )
                     self._pass(pairs[i], stages[i], nurseries, share, (fewest, stretch), score_always)
         return stages
 
@@ -214,14 +218,12 @@ class Rounds:
     def _nurseries(self, pairs: Sequence[Pair]) -> Iterator[tuple[Nursery, Nursery]]:
         """Fresh interpreters of both sides, started at the same time."""
         wanted = [(pair.comparison, pair.contestant) for pair in pairs]
-        # Both sides hash strings alike, or the dictionaries of a whole pass would be faster on one of them.
-        hashes = self.rng.getrandbits(32)
+        # Or one side would have the faster interpreter and dictionaries for a whole pass.
+        luck = self.rng.getrandbits(32)
         nurseries: list[Nursery] = []
         try:
             for tree in (self.base, self.head):
-                nurseries.append(
-                    runner.nursery_for(tree.catalog, wanted, tree.python, wait=False, hashes=hashes)
-                )
+                nurseries.append(runner.nursery_for(tree.catalog, wanted, tree.python, wait=False, luck=luck))
             for nursery in nurseries:
                 nursery.ready()
             yield nurseries[0], nurseries[1]

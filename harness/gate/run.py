@@ -20,9 +20,12 @@ from harness.gate.sides import Pair, Selection
 from harness.gate.trees import Trees, lay_out
 from harness.measure import disturbance
 
+_SHARE = 0.5
+"""Of a pair's time, for either stage; what is acquitted early gives its rest back."""
+
 _CONFIRM_LEAST = 10
-_CONFIRM_STRETCH = 10.0
-"""What is under suspicion is measured until something can be said."""
+_CONFIRM_STRETCH = 6.0
+"""What is under suspicion may take this many times its share, so that something can be said of it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Options:
         profile: where to measure.
         selection: what of the suite.
         folders: further folders of methods.
-        time: seconds of machine time per method and stage, where the suite says nothing.
+        time: seconds of machine time per method, where the suite says nothing.
     """
 
     suite: str
@@ -98,14 +101,15 @@ def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) 
 
 
 def screen(rounds: Rounds, pairs: Sequence[Pair], options: Options, catalog: Catalog) -> list[Stage]:
-    """The first stage: all pairs, each until its figures are clearly unchanged or its time is used up."""
+    """The first stage: all pairs, each until its figures are clear, one way or the other, or its time is used up."""
 
     def settled(pair: Pair, stage: Stage) -> bool:
         found = figures(pair, stage, None, catalog)
-        return bool(found) and all(figure.acquitted() for figure in found)
+        return bool(found) and (all(f.acquitted() for f in found) or any(f.accused() for f in found))
 
-    # A fifth of the time is left for starting interpreters.
-    return rounds.measure(pairs, lambda pair: 0.8 * _seconds(options, pair), what="screening", settled=settled)
+    return rounds.measure(
+        pairs, lambda pair: _SHARE * _seconds(options, pair), what="screening", settled=settled
+    )
 
 
 def confirm(
@@ -117,18 +121,28 @@ def confirm(
     if doubtful:
         # Enough launches that the corrected p-value can fall below the level at all.
         least = max(_CONFIRM_LEAST, math.ceil(math.log2(len(doubtful) / LEVEL)) + 2)
+        wanted = [_launches(figures(pairs[i], screening[i], None, catalog)) for i in doubtful]
         found = rounds.measure(
             [pairs[i] for i in doubtful],
-            lambda pair: _seconds(options, pair),
+            lambda pair: _SHARE * _seconds(options, pair),
             what="confirming",
             passes=2,
-            least=least,
+            least=[max(least, count) for count in wanted],
             stretch=_CONFIRM_STRETCH,
             score_always=True,
         )
         for i, stage in zip(doubtful, found, strict=True):
             confirmation[i] = stage
     return confirmation, _findings(pairs, screening, confirmation, catalog)
+
+
+def _launches(found: Sequence[Figure]) -> int:
+    """Launches after which the confirmation tells a change of twice the threshold from one of the threshold.
+
+    Their number comes from the spread in the screening, which knows nothing of the confirmation, so that the level of the
+    second test is what it says.
+    """
+    return max((figure.launches_needed() for figure in found if figure.suspicious()), default=0)
 
 
 def _seconds(options: Options, pair: Pair) -> float:

@@ -20,7 +20,7 @@ def main(
     """Run trials and print what they say. Returns the exit code.
 
     Args:
-        seconds: of machine time per method and stage.
+        seconds: of machine time per method.
         repeats: gates of unchanged and of slowed methods each.
         slowdown: of the slowed ones.
         loads: numbers of busy processes to measure beside.

@@ -84,7 +84,7 @@ def gate(
     Args:
         run: its number, kept in the trials.
         slowdown: a multiple of 1 %.
-        seconds: of machine time per method and stage.
+        seconds: of machine time per method.
         load: busy processes to start beside it.
         kinds, sizes: which methods.
         tell: told what is measured.
