@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.errors import RequestError
 from harness.seeding import torch_generator
 from methods.attention.llama import held_out, long_context_recipe, queries_keys_values
 from methods.common.language_model import pretrained
@@ -14,43 +15,69 @@ NOISE = 0.3
 GAIN = 1.6
 
 
-def draw(kind: str, seed: int, heads: int, length: int, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k, v, float32, each of shape (heads, length, head_dim).
+def draw(
+    kind: str,
+    seed: int,
+    heads: int,
+    length: int,
+    head_dim: int,
+    *,
+    key_heads: int | None = None,
+    batch: int = 1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, float32, shape (batch * heads, length, head_dim), and k and v, (batch * key_heads, length, head_dim).
 
     Args:
         kind: "gaussian": all independent N(0, 1). "clustered": see `clustered`. "language-model": see
             `from_model`.
+        key_heads: heads of keys and values, which divide `heads`; default as many.
+        batch: sequences.
     """
+    key_heads = key_heads or heads
     if kind == "language-model":
-        return from_model(seed, heads, length, head_dim)
-    shape = (heads, length, head_dim)
-    v = torch.randn(shape, generator=torch_generator(seed, "values"))
+        if key_heads != heads:
+            raise RequestError(
+                "the language model has a head of keys for each of queries: leave key_heads at 0"
+            )
+        return from_model(seed, heads, length, head_dim, batch)
+    shape, key_shape = (batch * heads, length, head_dim), (batch * key_heads, length, head_dim)
+    v = torch.randn(key_shape, generator=torch_generator(seed, "values"))
     if kind == "clustered":
-        q, k = clustered(seed, heads, length, head_dim)
+        q, k = clustered(seed, batch * heads, length, head_dim, batch * key_heads)
     else:
-        q, k = (torch.randn(shape, generator=torch_generator(seed, name)) for name in ("queries", "keys"))
+        q = torch.randn(shape, generator=torch_generator(seed, "queries"))
+        k = torch.randn(key_shape, generator=torch_generator(seed, "keys"))
     return q, k, v
 
 
-def clustered(seed: int, heads: int, length: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Queries and keys around 32 centres of their head: 1.6 * (mu + 0.3 z) / sqrt(1 + 0.3^2), mu and z ~ N(0,
-    I), the centre drawn uniformly for each query and each key. A query's scores are high on the keys of its
-    centre.
+def clustered(
+    seed: int, heads: int, length: int, head_dim: int, key_heads: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Queries and keys around 32 centres of their head of keys: 1.6 * (mu + 0.3 z) / sqrt(1 + 0.3^2), mu and
+    z ~ N(0, I), the centre drawn uniformly for each query and each key. A query's scores are high on the keys
+    of its centre.
     """
+    key_heads = key_heads or heads
     generator = torch_generator(seed, "centres")
-    centres = torch.randn(heads, CLUSTERS, head_dim, generator=generator)
+    centres = torch.randn(key_heads, CLUSTERS, head_dim, generator=generator)
 
-    def around(name: str) -> Tensor:
+    def around(name: str, heads: int) -> Tensor:
         own = torch_generator(seed, name)
         which = torch.randint(CLUSTERS, (heads, length, 1), generator=own).expand(-1, -1, head_dim)
         noise = torch.randn(heads, length, head_dim, generator=own)
-        return GAIN * (centres.gather(1, which) + NOISE * noise) / (1 + NOISE**2) ** 0.5
+        mu = centres.repeat_interleave(heads // key_heads, 0).gather(1, which)
+        return GAIN * (mu + NOISE * noise) / (1 + NOISE**2) ** 0.5
 
-    return around("queries"), around("keys")
+    return around("queries", heads), around("keys", key_heads)
 
 
-def from_model(seed: int, heads: int, length: int, head_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def from_model(
+    seed: int, heads: int, length: int, head_dim: int, batch: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
     """Those of the last layer of the family's byte-level model (4 layers, rotated positions) on held-out
-    text."""
+    text, one window for each sequence of the batch."""
     recipe = long_context_recipe(length, 4, heads, head_dim, 344, 250)
-    return queries_keys_values(pretrained(recipe), held_out(recipe, seed, 1), layer=-1)
+    model = pretrained(recipe)
+    each = [queries_keys_values(model, window[None], layer=-1) for window in held_out(recipe, seed, batch)]
+    q, k, v = (torch.cat(parts) for parts in zip(*each, strict=True))
+    return q, k, v

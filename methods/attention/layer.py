@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,19 +17,32 @@ from methods.attention.tasks import Attended, Inputs, LongContextLanguageModel, 
 class Layer(Method[Inputs, Attended]):
     """A method that is a function of q, k and v; its gradient is autograd's."""
 
+    grouped: ClassVar[bool] = False
+    """Whether `attention` takes fewer heads of keys than of queries; else they are repeated in front of it."""
+
     def prepare(self, work: Inputs) -> None:
         self.inputs = work.to(self.context.device)
 
     @abstractmethod
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor | Partial:
-        """The output, (heads, n, d), with the log-sum-exp where the method has it."""
+        """The output, (heads, n, d), with the log-sum-exp where the method has it.
+
+        Args:
+            q: shape (heads, n, d); a batch's sequences add heads.
+            k, v: shape (heads, n, d), or (key heads, n, d) for a method that is `grouped`.
+            causal: whether query i sees only keys 0..i.
+            scale: of the scores.
+        """
 
     def run(self) -> Attended:
         x = self.inputs
         differentiate = x.upstream is not None
         q, k, v = (t.detach().requires_grad_(differentiate) for t in (x.q, x.k, x.v))
         with torch.set_grad_enabled(differentiate):
-            result = self.attention(q, k, v, causal=x.causal, scale=x.scale)
+            keys, values = k, v
+            if x.group > 1 and not self.grouped:
+                keys, values = (t.repeat_interleave(x.group, 0) for t in (k, v))
+            result = self.attention(q, keys, values, causal=x.causal, scale=x.scale)
         out, lse = result if isinstance(result, Partial) else (result, None)
         if not differentiate:
             return Attended(out, lse)

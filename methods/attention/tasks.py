@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.errors import BadOutput
+from harness.errors import BadOutput, RequestError
 from harness.method import Metric, Task, task
 from harness.seeding import torch_generator
 from harness.types import NonNegativeInt, PositiveInt
@@ -23,9 +23,10 @@ class Inputs:
     """Queries, keys and values of a layer.
 
     Attributes:
-        q, k, v: shape (heads, n, d), all of one dtype.
+        q: shape (heads, n, d), the heads of all sequences of the batch one after another.
+        k, v: shape (key heads, n, d), of the same dtype; query head h sees key head h // `group`.
         causal: whether query i sees only keys 0..i.
-        upstream: gradient with respect to the output, shape of `v`, when the gradient is part of the task.
+        upstream: gradient with respect to the output, shape of `q`, when the gradient is part of the task.
         rows: queries whose output is scored, int64, shape (rows,), in random order.
     """
 
@@ -40,6 +41,11 @@ class Inputs:
     def scale(self) -> float:
         """Of the scores: d ** -0.5."""
         return float(self.q.shape[-1] ** -0.5)
+
+    @property
+    def group(self) -> int:
+        """Query heads that share a head of keys and values."""
+        return len(self.q) // len(self.k)
 
     def to(self, device: str) -> Inputs:
         """The same on `device`."""
@@ -56,7 +62,7 @@ class Attended:
         out: shape (heads, n, d).
         lse: log of the row sums of exp(scaled scores), float32, shape (heads, n); None where the method has
             none.
-        gradients: with respect to q, k and v, when that is the task.
+        gradients: with respect to q, k and v, each of its shape, when that is the task.
     """
 
     out: Tensor
@@ -92,7 +98,12 @@ class SelfAttention(Task[Inputs, Attended]):
     length: PositiveInt = 4096
     """n, tokens."""
     heads: PositiveInt = 1
-    """Attention heads, each with queries, keys and values of its own."""
+    """Heads of queries."""
+    key_heads: NonNegativeInt = 0
+    """Heads of keys and values, of which `heads` is a multiple (grouped-query attention); 0: one for each
+    head of queries."""
+    batch: PositiveInt = 1
+    """Sequences, all of the same length."""
     head_dim: PositiveInt = 64
     """d of queries, keys and values."""
     causal: bool = False
@@ -107,38 +118,45 @@ class SelfAttention(Task[Inputs, Attended]):
     """Queries that are scored, drawn at random, when there are more (see `methods.attention.error`)."""
 
     def load(self, seed: int) -> Inputs:
-        q, k, v = draw(self.inputs, seed, self.heads, self.length, self.head_dim)
+        key_heads = self.key_heads or self.heads
+        if self.heads % key_heads:
+            raise RequestError(f"heads ({self.heads}) must be a multiple of key_heads ({key_heads})")
+        q, k, v = draw(
+            self.inputs, seed, self.heads, self.length, self.head_dim, key_heads=key_heads, batch=self.batch
+        )
         rows = torch.randperm(self.length, generator=torch_generator(seed, "scored rows"))
         dtype = getattr(torch, self.dtype)
         return Inputs(
-            q.to(dtype), k.to(dtype), v.to(dtype), self.causal, self.upstream(seed, v), rows[: self.scored_rows]
+            q.to(dtype), k.to(dtype), v.to(dtype), self.causal, self.upstream(seed, q), rows[: self.scored_rows]
         )
 
-    def upstream(self, seed: int, v: Tensor) -> Tensor | None:
-        """The gradient that the backward pass starts from."""
+    def upstream(self, seed: int, q: Tensor) -> Tensor | None:
+        """The gradient that the backward pass starts from, of the output's shape, which is that of `q`."""
         return None
 
     def amount(self, work: Inputs) -> float:
-        return float(self.length)
+        return float(self.batch * self.length)
 
     def score(self, work: Inputs, output: Attended) -> dict[str, float]:
-        if output.out.shape != work.v.shape:
-            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.v.shape)}")
+        if output.out.shape != work.q.shape:
+            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.q.shape)}")
         if not bool(output.out.isfinite().all()):
             raise BadOutput("the output is not finite everywhere")
-        each = [self._score_head(work, output, head) for head in range(self.heads)]
+        each = [self._score_head(work, output, head) for head in range(len(work.q))]
         return {name: sum(head[name] for head in each) / len(each) for name in each[0]}
 
     def exact_lse(self, work: Inputs, device: torch.device) -> Tensor:
         """Log row sums of exp(scaled scores) at the scored rows, for methods that estimate them: (heads,
         rows)."""
-        heads = zip(work.q.to(device), work.k.to(device), strict=True)
+        keys = work.k.to(device).repeat_interleave(work.group, 0)
+        heads = zip(work.q.to(device), keys, strict=True)
         rows = work.rows.to(device)
         return torch.stack([exact_lse(q, k, rows, causal=work.causal, scale=work.scale) for q, k in heads])
 
     def _score_head(self, work: Inputs, output: Attended, head: int) -> dict[str, float]:
         device = output.out.device
-        q, k, v, rows = (x.to(device) for x in (work.q[head], work.k[head], work.v[head], work.rows))
+        shared = head // work.group
+        q, k, v, rows = (x.to(device) for x in (work.q[head], work.k[shared], work.v[shared], work.rows))
         up = None if work.upstream is None else work.upstream[head].to(device)
         exact = exact_rows(q, k, v, rows, causal=work.causal, scale=work.scale, upstream=up)
         error = output.out[head, rows].float() - exact.out
@@ -175,8 +193,8 @@ class SelfAttention(Task[Inputs, Attended]):
 class SelfAttentionGradient(SelfAttention):
     """softmax(Q K^T / sqrt(d)) V of one layer, forward and backward to Q, K and V from a random gradient."""
 
-    def upstream(self, seed: int, v: Tensor) -> Tensor | None:
-        up = torch.randn(v.shape, generator=torch_generator(seed, "upstream"))
+    def upstream(self, seed: int, q: Tensor) -> Tensor | None:
+        up = torch.randn(q.shape, generator=torch_generator(seed, "upstream"))
         return up.to(getattr(torch, self.dtype))
 
 
