@@ -2,8 +2,9 @@
 
     python docs/studies/instrument_study.py noise --load 2     how far off a launch is, by clock, processors, blocks
     python docs/studies/instrument_study.py estimators         level and power of tests over launches, by simulation
+    python docs/studies/instrument_study.py overhead           CPU time that goes to anything but the methods
 
-The first takes about eight minutes, the second two.
+The first takes about eight minutes, the second two, the third one.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from harness import environment, measuring, runner
 from harness.catalog import Catalog
+from harness.gate import rounds
 from harness.launch import Nursery
 from harness.measure import turns
 from harness.measure.statistics import log_differences, sign_flip
@@ -111,6 +115,55 @@ def _nursery(catalog: Catalog, variables: dict[str, str]) -> Nursery:
     return _nurseries[0]
 
 
+# -- overhead ---------------------------------------------------------------------------------------------
+
+
+def overhead() -> None:
+    """CPU time while methods take their turns: theirs, and that of the runner and of the protocol in their processes."""
+    catalog = Catalog(entry_point_roots=False, home=trials.HOME)
+    nursery = _nursery(catalog, environment.thread_variables(1))
+    rng = random.Random(0)
+    print(f"{'method':<14} {'of the methods':>15} {'of all':>9} {'outside':>8}")
+    for kind in trials.KINDS:
+        pair = trials.pair_of(catalog, kind, 1, 0.0, 10.0)
+        request = runner.request_for(catalog, pair.comparison, pair.contestant, "cpu", None, 1)
+        seats = [Seat(str(i), nursery, request, 600.0, 8 << 30) for i in range(2)]
+        everything = 0.0
+        for launch in range(LAUNCHES):
+            chosen, layout = [rng.choice(environment.cpus())], rng.getrandbits(32)
+            for seat in seats:
+                seat.launch(launch == 0, chosen, layout)
+            workers = [seat._worker.pid for seat in seats if seat._worker is not None]
+            began = time.process_time() + _nanoseconds(workers) * 1e-9
+            active = [(seat, seat.taken) for seat in seats]
+            plan = turns.Plan(budget=rounds.LAUNCH, min_samples=2, max_samples=4000)
+            taken = turns.take(seats, plan, 1, rng)
+            everything += time.process_time() + _nanoseconds(workers) * 1e-9 - began
+            for (_, kept), found in zip(active, taken, strict=True):
+                kept.append((launch, found))
+            for seat in seats:
+                seat.end()
+        own = sum(
+            block.cpu * len(block.samples) * each.runs_per_sample
+            for seat in seats
+            for _, each in seat.taken
+            for _, block in each.blocks
+        )
+        # Runs that warm up are a method's work, not the instrument's; how long they took is in no block.
+        own += sum(each.warm_up * block_seconds(each) for seat in seats for _, each in seat.taken)
+        print(f"{kind:<14} {own:>13.2f} s {everything:>7.2f} s {1 - own / everything:>8.1%}", flush=True)
+
+
+def block_seconds(taken: turns.Taken) -> float:
+    """CPU seconds of one run."""
+    return float(np.median([block.cpu for _, block in taken.blocks]))
+
+
+def _nanoseconds(pids: list[int]) -> int:
+    """CPU time of processes of one thread, as the scheduler counts it."""
+    return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids)
+
+
 # -- estimators -------------------------------------------------------------------------------------------
 
 
@@ -157,9 +210,13 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("noise").add_argument("--load", type=int, default=0, help="busy processes beside it")
     commands.add_parser("estimators")
+    commands.add_parser("overhead")
     options = parser.parse_args()
-    if options.command == "noise":
-        noise(options.load)
+    if options.command in ("noise", "overhead"):
+        if options.command == "noise":
+            noise(options.load)
+        else:
+            overhead()
         for nursery in _nurseries:
             nursery.close()
     else:

@@ -38,6 +38,9 @@ tell anything from chance."""
 STRETCH = 3.0
 """That multiple, in the screening."""
 
+PATIENCE = 60.0
+"""Seconds that a pair may take for launches without which nothing could be said, however little time it was given."""
+
 _SAMPLES = 2000
 
 
@@ -112,6 +115,7 @@ class Rounds:
         settled: Callable[[Pair, Stage], bool] = lambda pair, stage: False,
         least: Sequence[int] = (),
         stretch: float = STRETCH,
+        needed: int = 0,
         score_always: bool = False,
     ) -> list[Stage]:
         """One stage of all `pairs`.
@@ -124,6 +128,7 @@ class Rounds:
             settled: asked after each pass; what is settled is not measured further.
             least: launches of each pair that `LEAST` speaks of, where it is not `LEAST`.
             stretch: see `STRETCH`.
+            needed: launches that `PATIENCE` speaks of.
             score_always: whether outputs are scored in every launch, and not twice per seed and pass.
         """
         stages = [Stage() for _ in pairs]
@@ -138,11 +143,13 @@ class Rounds:
                     self.tell(
                         f"{what}, pass {index + 1} of {passes}: {pairs[i].contestant.label}", done, len(left)
                     )
-                    share, fewest = (
-                        seconds(pairs[i]) / passes,
-                        math.ceil((least[i] if least else LEAST) / passes),
-                    )
-                    self._pass(pairs[i], stages[i], nurseries, share, (fewest, stretch), score_always)
+                    share = seconds(pairs[i]) / passes
+                    limits = [
+                        (math.inf, share),
+                        (math.ceil((least[i] if least else LEAST) / passes), stretch * share),
+                        (math.ceil(needed / passes), PATIENCE / passes),
+                    ]
+                    self._pass(pairs[i], stages[i], nurseries, limits, score_always)
         return stages
 
     def _goes_on(self, pair: Pair, stage: Stage, settled: Callable[[Pair, Stage], bool]) -> bool:
@@ -155,10 +162,10 @@ class Rounds:
         pair: Pair,
         stage: Stage,
         nurseries: tuple[Nursery, Nursery],
-        seconds: float,
-        least: tuple[int, float],
+        limits: Sequence[tuple[float, float]],
         score_always: bool,
     ) -> None:
+        """One pass over a pair. It goes on while a limit's launches are not reached and its seconds not used up."""
         if stage.base is None or stage.head is None:
             stage.base = self._seat(self.base.catalog, pair.base[0], pair.base_contestant, nurseries[0])
             stage.head = self._seat(self.head.catalog, pair.head[0], pair.contestant, nurseries[1])
@@ -172,7 +179,7 @@ class Rounds:
             launches += 1
             spent = time.monotonic() - began
             each = spent / launches
-            if spent + each > seconds and (launches >= least[0] or spent + each > least[1] * seconds):
+            if all(launches >= fewest or spent + each > seconds for fewest, seconds in limits):
                 break
         stage.seconds += time.monotonic() - began
 

@@ -129,6 +129,7 @@ def confirm(
             passes=2,
             least=[max(least, count) for count in wanted],
             stretch=_CONFIRM_STRETCH,
+            needed=least,
             score_always=True,
         )
         for i, stage in zip(doubtful, found, strict=True):

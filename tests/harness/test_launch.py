@@ -47,6 +47,23 @@ def test_killing_the_nursery_ends_its_workers() -> None:
     nursery.close()
 
 
+def test_nurseries_of_the_same_luck_share_hashes_and_addresses() -> None:
+    def told(luck: int | None) -> tuple[bool, list[str], str]:
+        with Nursery(luck=luck) as nursery:
+            process = psutil.Process(nursery.pid)
+            maps = Path(f"/proc/{nursery.pid}/maps").read_text().splitlines()
+            places = [line.split()[0] for line in maps if line.endswith(("[heap]", "[stack]", process.exe()))]
+            return nursery.fixed_addresses, places, process.environ().get("PYTHONHASHSEED", "")
+
+    fixed, places, hashes = told(7)
+    assert hashes == "7"
+    if not fixed:
+        pytest.skip("this system does not let a process fix its addresses")
+    assert told(7) == (True, places, "7")
+    assert told(None)[0] is False
+    assert told(8)[2] == "8"
+
+
 def test_a_nursery_that_cannot_start_says_why() -> None:
     with pytest.raises(HarnessError, match="no_such_module_here"):
         Nursery(["no_such_module_here"])

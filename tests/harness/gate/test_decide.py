@@ -76,6 +76,27 @@ def test_certainly_worse_by_less_than_the_threshold_is_unchanged(pair: Pair) -> 
     )
 
 
+def test_screening_ends_early_both_ways() -> None:
+    clear = latency(noise(0, math.log(1.08), 0.003, 6))
+    assert clear.accused()
+    assert not clear.acquitted()
+    same = latency(noise(0, 0.0, 0.003, 6))
+    assert same.acquitted()
+    assert not same.accused()
+    open_ = latency(noise(0, 0.025, 0.03, 6))
+    assert not open_.accused()
+    assert not open_.acquitted()
+
+
+@pytest.mark.parametrize("spread", [0.005, 0.02, 0.06])
+def test_a_suspect_gets_the_launches_that_its_spread_asks_for(spread: float) -> None:
+    """Three standard errors within the threshold: the number for the trimmed mean, whose error is a little larger."""
+    needed = [latency(noise(seed, 0.05, spread, 12)).launches_needed() for seed in range(200)]
+    expected = (3 * spread / math.log1p(LATENCY)) ** 2
+    assert expected * 0.8 < np.median(needed) < max(2.0 * expected, 3)
+    assert latency([0.05]).launches_needed() == 0
+
+
 def test_better_is_improved_and_needs_no_second_look(pair: Pair) -> None:
     figure = latency(noise(0, -0.1))
     assert not figure.suspicious()
