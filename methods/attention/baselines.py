@@ -12,7 +12,16 @@ from methods.attention.layer import LanguageModel, Layer
 from methods.attention.partial import Partial
 
 
-@method("exact-attention", task=("self-attention", "self-attention-gradient"))
+@method(
+    "exact-attention",
+    task=(
+        "self-attention",
+        "self-attention-gradient",
+        "prefill-attention",
+        "mixed-heads-attention",
+        "needle-retrieval",
+    ),
+)
 class ExactAttention(Layer):
     """torch's scaled dot-product attention: FlashAttention on a GPU in half precision, a fused kernel on a
     CPU."""

@@ -13,8 +13,10 @@ from harness.method import Metric, Task, task
 from harness.seeding import torch_generator
 from harness.types import NonNegativeInt, PositiveInt
 from methods.attention.error import exact_lse, exact_rows, spectral_norm
+from methods.attention.heads import KINDS, haystack, structured
 from methods.attention.inputs import draw
 from methods.attention.llama import held_out, long_context_recipe
+from methods.attention.prefill_scores import densities, prefill_scores
 from methods.common.language_model import Recipe
 
 
@@ -63,11 +65,13 @@ class Attended:
         lse: log of the row sums of exp(scaled scores), float32, shape (heads, n); None where the method has
             none.
         gradients: with respect to q, k and v, each of its shape, when that is the task.
+        pairs: (query, key) pairs of each head that were attended to, shape (heads,); None for all of them.
     """
 
     out: Tensor
     lse: Tensor | None = None
     gradients: tuple[Tensor, Tensor, Tensor] | None = None
+    pairs: Tensor | None = None
 
 
 SCORES = (
@@ -266,3 +270,174 @@ class LongContextLanguageModel(Task[Text, Tensor]):
         if not loss < 700:
             raise BadOutput(f"the mean loss is {loss}")
         return {"perplexity": torch.tensor(loss).double().exp().item(), "perplexity_base_2": 2.0**loss}
+
+
+PREFILL_SCORES = (
+    Metric("mass_recall", doc="Share of a query's softmax mass on the keys attended to, over all queries."),
+    Metric("least_mass_recall", doc="The same in the head where it is lowest."),
+    Metric("density", better="lower", doc="Pairs attended to over all causal pairs; not those of the search."),
+    Metric("density_std", better="neither", doc="Standard deviation of the density over the heads."),
+    Metric(
+        "relative_error", better="lower", doc="Frobenius norm of the output's error over that of the output."
+    ),
+    Metric("output_recall", doc="Share of the output's entries with an absolute error below 0.01."),
+    Metric("fine_output_recall", doc="Share of the output's entries with an absolute error below 0.005."),
+)
+
+
+@task("prefill-attention", metrics=PREFILL_SCORES, amount_unit="tokens", data=("gutenberg-novels",))
+class PrefillAttention(Task[Inputs, Attended]):
+    """Causal attention of one layer over a whole prompt, as before the first token is generated.
+
+    An output without `pairs` is taken as one that attended to every key. Scores are over all queries, from exact
+    attention in float32 to the same inputs.
+    """
+
+    length: PositiveInt = 4096
+    """n, tokens."""
+    heads: PositiveInt = 4
+    """Heads of queries."""
+    key_heads: NonNegativeInt = 0
+    """Heads of keys and values, of which `heads` is a multiple (grouped-query attention); 0: one for each
+    head of queries."""
+    batch: PositiveInt = 1
+    """Sequences, all of the same length."""
+    head_dim: PositiveInt = 64
+    """d of queries, keys and values."""
+    inputs: Literal[
+        "all-kinds", "vertical", "sharp", "slash", "topic", "topic-sharp", "language-model", "gaussian"
+    ] = "all-kinds"
+    """Key heads of that kind (see `methods.attention.heads`), or of several kinds in turn: all four for
+    "all-kinds". Those of the last layer of a byte-level model trained on this length, on held-out text; or
+    independent standard normal."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of queries, keys and values."""
+
+    def kinds(self) -> list[str]:
+        """The kind of each key head of a sequence."""
+        key_heads = self.key_heads or self.heads
+        names = list(KINDS) if self.inputs == "all-kinds" else self.inputs.split("-")
+        return [names[head % len(names)] for head in range(key_heads)]
+
+    def load(self, seed: int) -> Inputs:
+        key_heads = self.key_heads or self.heads
+        if self.heads % key_heads:
+            raise RequestError(f"heads ({self.heads}) must be a multiple of key_heads ({key_heads})")
+        if self.inputs in ("language-model", "gaussian"):
+            drawn = draw(
+                self.inputs, seed, self.heads, self.length, self.head_dim, key_heads=key_heads, batch=self.batch
+            )
+        else:
+            drawn = structured(
+                self.kinds() * self.batch, seed, self.heads // key_heads, self.length, self.head_dim
+            )
+        q, k, v = (x.to(getattr(torch, self.dtype)) for x in drawn)
+        return Inputs(q, k, v, True, None, torch.arange(self.length))
+
+    def amount(self, work: Inputs) -> float:
+        return float(self.batch * self.length)
+
+    def score(self, work: Inputs, output: Attended) -> dict[str, float]:
+        return prefill_scores(work, output)[0]
+
+
+@task(
+    "mixed-heads-attention",
+    metrics=(
+        *PREFILL_SCORES,
+        Metric("vertical_mass_recall", doc="Mean over the vertical heads."),
+        Metric("sharp_mass_recall", doc="Mean over the sharp heads."),
+        Metric("slash_mass_recall", doc="Mean over the slash heads."),
+        Metric("topic_mass_recall", doc="Mean over the topic heads."),
+        Metric("vertical_density", better="lower", doc="Mean over the vertical heads."),
+        Metric("sharp_density", better="lower", doc="Mean over the sharp heads."),
+        Metric("slash_density", better="lower", doc="Mean over the slash heads."),
+        Metric("topic_density", better="lower", doc="Mean over the topic heads."),
+        Metric("vertical_output_recall", doc="Mean over the vertical heads."),
+        Metric("sharp_output_recall", doc="Mean over the sharp heads."),
+        Metric("slash_output_recall", doc="Mean over the slash heads."),
+        Metric("topic_output_recall", doc="Mean over the topic heads."),
+    ),
+    amount_unit="tokens",
+    data=("gutenberg-novels",),
+)
+class MixedHeadsAttention(PrefillAttention):
+    """Causal attention over a prompt with heads of all four kinds, each kind also scored alone.
+
+    `inputs` stays "all-kinds".
+    """
+
+    def load(self, seed: int) -> Inputs:
+        if set(self.kinds()) != set(KINDS):
+            raise RequestError("mixed-heads-attention needs inputs 'all-kinds' and four heads of keys or more")
+        return super().load(seed)
+
+    def score(self, work: Inputs, output: Attended) -> dict[str, float]:
+        scores, each = prefill_scores(work, output)
+        of_head = [kind for kind in self.kinds() * self.batch for _ in range(work.group)]
+        for kind in KINDS:
+            mine = torch.tensor([k == kind for k in of_head])
+            for name in ("mass_recall", "density", "output_recall"):
+                scores[f"{kind}_{name}"] = float(each[name][mine].mean())
+        return scores
+
+
+@dataclass(frozen=True)
+class Prompt(Inputs):
+    """Inputs in which some rows ask for a word.
+
+    Attributes:
+        asking, answers, codebook: see `methods.attention.heads.Haystack`.
+    """
+
+    asking: Tensor
+    answers: Tensor
+    codebook: Tensor
+
+
+@task(
+    "needle-retrieval",
+    metrics=[
+        Metric("accuracy", doc="Share of the asking rows whose output is nearest to the value of their word."),
+        Metric(
+            "density", better="lower", doc="Pairs attended to over all causal pairs; not those of the search."
+        ),
+    ],
+    amount_unit="tokens",
+)
+class NeedleRetrieval(Task[Inputs, Attended]):
+    """Find words in a prompt, each of which stands at one place, with one head of attention."""
+
+    length: PositiveInt = 4096
+    """n, tokens."""
+    prompts: PositiveInt = 16
+    """Prompts, each a head."""
+    needles: PositiveInt = 1
+    """Words that are asked for in each prompt."""
+    repeat: PositiveInt = 1
+    """Consecutive rows that ask for the same word."""
+    asked: Literal["end", "middle"] = "end"
+    """Where the asking rows end: at the end of the prompt, or at three quarters of it."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of queries, keys and values."""
+
+    def load(self, seed: int) -> Prompt:
+        hay = haystack(
+            seed, self.prompts, self.length, self.needles, self.repeat, middle=self.asked == "middle"
+        )
+        q, k, v = (x.to(getattr(torch, self.dtype)) for x in (hay.q, hay.k, hay.v))
+        return Prompt(q, k, v, True, None, torch.arange(self.length), hay.asking, hay.answers, hay.codebook)
+
+    def amount(self, work: Inputs) -> float:
+        return float(self.prompts * self.length)
+
+    def score(self, work: Inputs, output: Attended) -> dict[str, float]:
+        assert isinstance(work, Prompt)
+        if output.out.shape != work.q.shape:
+            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.q.shape)}")
+        head = torch.arange(len(work.asking))[:, None]
+        found = (output.out.cpu()[head, work.asking].float() @ work.codebook.T).argmax(-1)
+        return {
+            "accuracy": float((found == work.answers).float().mean()),
+            "density": float(densities(work, output).mean()),
+        }
