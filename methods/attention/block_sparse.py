@@ -121,7 +121,7 @@ def attend_blocks(
             f" need {(heads, blocks, blocks)}"
         )
     group = _group(q, k)
-    if _is_triton(kernel, q):
+    if is_triton(kernel, q):
         return (
             _fused()
             .attend_lists(
@@ -167,7 +167,7 @@ def attend_lists(
             f"{heads} heads of {n} queries and {k.shape[1]} keys do not fit {len(lists.offsets) - 1} lists for"
             f" {lists.rows} queries each, in spans of {lists.span}"
         )
-    if _is_triton(kernel, q):
+    if is_triton(kernel, q):
         return _fused().attend_lists(q, k, v, lists, state, scale=scale, causal=False).part
     return _gathered(q, k, v, lists, state, scale)
 
@@ -242,7 +242,8 @@ def _group(q: Tensor, k: Tensor) -> int:
     return len(q) // len(k)
 
 
-def _is_triton(kernel: Kernel, q: Tensor) -> bool:
+def is_triton(kernel: Kernel, q: Tensor) -> bool:
+    """Whether `kernel` means the Triton kernel for `q`."""
     return kernel == "triton" or (kernel == "auto" and q.device.type == "cuda")
 
 
