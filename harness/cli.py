@@ -5,13 +5,14 @@ Imports that cost time are made inside the commands, so that ``harness list`` an
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from harness import cli_gate
+from harness.cli_options import Json, Methods, Only, Papers, Profiles, StoreOption, Tags, catalog_of, print_json
 from harness.errors import HarnessError, RequestError, RequestErrors, nearest
 
 EXIT_CODES = (
@@ -32,42 +33,6 @@ app = typer.Typer(
 
 KINDS = ("papers", "methods", "tasks", "suites", "profiles")
 
-Methods = Annotated[
-    list[Path] | None,
-    typer.Option("--methods", metavar="DIR", help="A folder with further papers and methods. May be repeated."),
-]
-StoreOption = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="FILE|URL",
-        help="Where records are kept (default $HARNESS_STORE or .harness/records.sqlite).",
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-Papers = Annotated[
-    list[str] | None, typer.Option("--paper", metavar="PAPER", help="Only this paper. May be repeated.")
-]
-Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="TAG", help="Only comparisons with this tag.")]
-Only = Annotated[
-    list[str] | None,
-    typer.Option("--comparison", metavar="NAME", help="Only this comparison. May be repeated."),
-]
-Profiles = Annotated[
-    list[str] | None,
-    typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu. May be repeated."),
-]
-
-
-def _catalog(methods: list[Path] | None) -> Any:
-    from harness.catalog import Catalog
-
-    return Catalog(tuple(methods or ()))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
 
 @app.command("list")
 def list_(
@@ -80,11 +45,11 @@ def list_(
 
     if kind is not None and kind not in KINDS:
         raise RequestError(f"'{kind}' cannot be listed", hint=nearest(kind, KINDS))
-    catalog = _catalog(methods)
+    catalog = catalog_of(methods)
     found = listing.collect(catalog, [kind] if kind else list(KINDS))
     catalog.save_index()
     if as_json:
-        _print_json(found[kind] if kind else found)
+        print_json(found[kind] if kind else found)
     else:
         listing.show(found)
 
@@ -100,7 +65,7 @@ def show(
     """Show a paper: its claims, their rules, and what the store knows about them."""
     from harness import show as showing
 
-    catalog = _catalog(methods)
+    catalog = catalog_of(methods)
     showing.paper(catalog, paper, store, profiles or [], as_json)
 
 
@@ -135,7 +100,7 @@ def run(
     from harness import running
 
     code = running.main(
-        _catalog(methods),
+        catalog_of(methods),
         suites,
         store=store,
         papers=papers or [],
@@ -175,11 +140,11 @@ def claims(
     for outcome in outcomes or ():
         if outcome not in OUTCOMES:
             raise RequestError(f"'{outcome}' is not a verdict", hint=nearest(outcome, OUTCOMES))
-    catalog = _catalog(methods)
+    catalog = catalog_of(methods)
     found = decide(catalog, Store(store).records(), papers=papers or (), profiles=profiles or ())
     chosen = [v for v in found if not outcomes or v.outcome in outcomes]
     if as_json:
-        _print_json([v.model_dump(mode="json") for v in chosen])
+        print_json([v.model_dump(mode="json") for v in chosen])
     else:
         showing.claims_table(catalog, chosen)
     if fail_on_contradicted and any(v.outcome == "contradicted" for v in chosen):
@@ -224,122 +189,15 @@ def report(
 
     chosen = (papers or (), profiles or (), formats or ())
     if compare is not None:
-        path = running.write_comparison(_catalog(methods), Store(store), out, compare, *chosen)
+        path = running.write_comparison(catalog_of(methods), Store(store), out, compare, *chosen)
         typer.echo(f"comparison: {path}")
         return
-    page = running.write_report(_catalog(methods), Store(store), out, *chosen)
+    page = running.write_report(catalog_of(methods), Store(store), out, *chosen)
     typer.echo(f"report: {page}")
 
 
-@app.command()
-def gate(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name or file of the suite to gate.")],
-    base: Annotated[
-        str | None, typer.Option("--base", metavar="REV", help="The git revision to compare with.")
-    ] = None,
-    base_env: Annotated[
-        Path | None,
-        typer.Option("--base-env", metavar="PATH", help="An environment that already has the base installed."),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against", metavar="STORE|FILE", help="Stored records to compare with: a store, or JSON lines."
-        ),
-    ] = None,
-    methods: Methods = None,
-    profile: Annotated[
-        str, typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu.")
-    ] = "cpu",
-    papers: Papers = None,
-    tags: Tags = None,
-    only: Only = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--time", metavar="SECONDS", min=0.5, help="Machine time per method (default 10, or the suite's)."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", metavar="DIR", help="Write Markdown, JSON, JUnit XML and pytest-benchmark's JSON there."
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Say whether a change made any method of a suite slower, larger or less accurate.
-
-    Both revisions are measured here and now, taking turns. A method that looks worse is measured a second time before it
-    fails the gate. With --against, accuracy and memory are compared with stored records, from any machine.
-
-    Exit codes: 0 nothing regressed; 1 something did; 2 the request itself was wrong.
-    """
-    from harness.gate import command
-    from harness.gate.run import Options
-    from harness.gate.sides import Selection
-
-    if against is None and base is None and base_env is None:
-        raise RequestError(
-            "the gate needs something to compare with", hint="--base REV, --base-env PATH or --against"
-        )
-    if against is not None and (base is not None or base_env is not None):
-        raise RequestError("--against takes the place of a base", hint="leave out --base and --base-env")
-    options = Options(
-        suite=suite,
-        base=base,
-        base_env=base_env,
-        profile=profile,
-        selection=Selection(papers or (), tags or (), only or ()),
-        folders=tuple(methods or ()),
-        time=seconds,
-    )
-    try:
-        code = command.main(options, against=against, out=out, as_json=as_json)
-    except RequestErrors:
-        raise
-    except HarnessError as error:
-        # In a gate 1 means a regression and nothing else.
-        raise error if isinstance(error, RequestError) else RequestError(str(error)) from error
-    raise typer.Exit(code)
-
-
-@app.command("qualify")
-def qualify_(
-    seconds: Annotated[
-        float,
-        typer.Option("--time", metavar="SECONDS", min=0.5, help="Machine time per method, as in the gate."),
-    ] = 10.0,
-    repeats: Annotated[int, typer.Option("--repeats", metavar="N", min=1, help="Gates of each sort.")] = 1,
-    slowdown: Annotated[
-        float, typer.Option("--slowdown", metavar="SHARE", min=0.01, max=1.0, help="Whole percent, e.g. 0.05.")
-    ] = 0.05,
-    loads: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--load", metavar="N", min=0, help="Busy processes beside it. May be repeated (default 0)."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--trials", metavar="FILE", help="Keep trials there as JSON lines; those in it count too."
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the instrument on this machine: how often it errs, and the smallest change it finds.
-
-    Twenty methods of ten kinds are gated against themselves and against copies slower by a known amount, exactly as
-    'harness gate' does it. One repeat takes about ten minutes.
-    """
-    from harness.qualify import command
-
-    raise typer.Exit(
-        command.main(
-            seconds=seconds, repeats=repeats, slowdown=slowdown, loads=loads or [0], out=out, as_json=as_json
-        )
-    )
+app.command()(cli_gate.gate)
+app.command()(cli_gate.qualify)
 
 
 @app.command()
@@ -347,9 +205,9 @@ def doctor(methods: Methods = None, as_json: Json = False) -> None:
     """Say what this machine can and cannot run, and how to get what is missing."""
     from harness import doctor as doctoring
 
-    found = doctoring.examine(_catalog(methods))
+    found = doctoring.examine(catalog_of(methods))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         doctoring.show(found)
 
@@ -364,7 +222,7 @@ def check(
     """Check that all papers and suites are well-formed and fit together. Runs nothing."""
     from harness import check as checking
 
-    catalog = _catalog(methods)
+    catalog = catalog_of(methods)
     errors = checking.everything(catalog, suites or ())
     catalog.save_index()
     if errors:

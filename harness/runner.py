@@ -1,4 +1,4 @@
-"""Carries out comparisons: launches workers, keeps to limits, records failures, resumes.
+"""Carries out comparisons one after another: resumes, stores what was measured, tells a display.
 
 A crash, a hang or an exhausted memory costs the record of the method that caused it, never the suite. What is stored
 is not repeated.
@@ -6,62 +6,32 @@ is not repeated.
 
 from __future__ import annotations
 
-import random
-import sys
-import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from harness import environment, measuring, profile
-from harness.cache import default_directory
-from harness.catalog import Catalog, MethodEntry
-from harness.errors import HarnessError
-from harness.launch import Nursery
-from harness.measure import disturbance
-from harness.measure.turns import Plan
-from harness.measuring import Seat
-from harness.record import Record, Status, key_of
-from harness.store import Store
-from harness.suite import Comparison, Contestant
-
-PRELOAD = (
-    "torch",
-    "torch._dynamo",
-    "numpy",
-    "harness.method",
-    "harness.measure.clock",
-    "harness.measure.memory",
+from harness.catalog import Catalog
+from harness.comparing import (
+    PRELOAD,
+    Progress,
+    measure,
+    missing_packages,
+    nursery_for,
+    plan_of,
+    record_of,
+    request_for,
+    start_nursery,
+    unavailable,
 )
+from harness.launch import Nursery
+from harness.planning import Step, groups, plan, remaining
+from harness.record import Record, Status
+from harness.store import Store
+from harness.suite import Comparison
 
-
-@dataclass(frozen=True)
-class Step:
-    """One method of one comparison."""
-
-    comparison: Comparison
-    contestant: Contestant
-    key: str
-    source: str
-
-
-@dataclass
-class Progress:
-    """What a display is told; the base class shows nothing."""
-
-    def begin(self, steps: Sequence[Step], stored: int) -> None:
-        """`steps` are to be measured; `stored` more are stored already."""
-
-    def start(self, step: Step) -> None:
-        """`step` is measured next."""
-
-    def phase(self, step: Step, name: str) -> None:
-        """`step` is now loading, preparing, running or measuring."""
-
-    def finish(self, step: Step, record: Record) -> None:
-        """`step` has its record."""
+__all__ = [
+    "PRELOAD", "Progress", "Step", "Summary", "measure", "missing_packages", "nursery_for", "plan", "plan_of",
+    "request_for", "run", "start_nursery",
+]  # fmt: skip
 
 
 @dataclass
@@ -86,23 +56,6 @@ class Summary:
     def failed(self) -> list[Record]:
         """Records of methods that did not get through."""
         return [r for r in self.records if r.status in ("failed", "timeout", "out-of-memory")]
-
-
-def plan(catalog: Catalog, comparisons: Iterable[Comparison]) -> list[Step]:
-    """All methods of all comparisons, with the keys of their records."""
-    steps = []
-    digests: dict[tuple[str, str], str] = {}
-    for comparison in comparisons:
-        task = catalog.task(comparison.task)
-        for contestant in comparison.contestants:
-            pair = (comparison.task, contestant.method)
-            if pair not in digests:
-                method = catalog.method(contestant.method)
-                digests[pair] = key_of({"task": catalog.digest(task), "method": catalog.digest(method)})[:16]
-            steps.append(
-                Step(comparison, contestant, _key(comparison, contestant, digests[pair]), digests[pair])
-            )
-    return steps
 
 
 def run(
@@ -135,8 +88,8 @@ def run(
     known = {} if fresh else store.get(step.key for step in steps)
     summary = Summary()
     work: list[list[Step]] = []
-    for group in _groups(steps):
-        todo, stored = _todo(group, known, retry)
+    for group in groups(steps):
+        todo, stored = remaining(group, known, retry)
         summary.records += stored
         work += todo
     summary.stored = len(summary.records)
@@ -148,12 +101,12 @@ def run(
         for group in work:
             if should_stop():
                 break
-            reasons = [_unavailable(catalog, step) for step in group]
+            reasons = [unavailable(catalog, step) for step in group]
             possible = [step for step, reason in zip(group, reasons, strict=True) if reason is None]
             if possible and nursery is None:
                 nursery = start_nursery(catalog, [step for each in work for step in each])
             records = [
-                _record(step, "skipped", reason=reason)
+                record_of(step, "skipped", reason=reason)
                 for step, reason in zip(group, reasons, strict=True)
                 if reason is not None
             ]
@@ -170,250 +123,3 @@ def run(
         if nursery is not None:
             nursery.close()
     return summary
-
-
-def _groups(steps: Sequence[Step]) -> list[list[Step]]:
-    """Steps by comparison, in order."""
-    groups: list[list[Step]] = []
-    for step in steps:
-        if groups and groups[-1][0].comparison is step.comparison:
-            groups[-1].append(step)
-        else:
-            groups.append([step])
-    return groups
-
-
-def _todo(
-    group: Sequence[Step], known: Mapping[str, Record], retry: bool
-) -> tuple[list[list[Step]], list[Record]]:
-    """What of a comparison is measured now, as groups that take turns, and the stored records that stay."""
-    missing = []
-    for step in group:
-        record = known.get(step.key)
-        if record is None or record.status == "skipped" or (retry and record.status != "ok"):
-            missing.append(step)
-    if not missing:
-        return [], [known[step.key] for step in group]
-    if group[0].comparison.repeats == "once":
-        return [[step] for step in missing], [known[s.key] for s in group if s not in missing]
-    skips = [s for s in missing if s.key in known and known[s.key].status == "skipped"]
-    if len(skips) == len(missing) and len(missing) < len(group):
-        # What was missing then is most likely missing still; asking costs less than measuring the others again.
-        return [skips], [known[s.key] for s in group if s not in skips]
-    return [list(group)], []
-
-
-def start_nursery(catalog: Catalog, steps: Sequence[Step]) -> Nursery:
-    """A nursery for `steps`; see `nursery_for`."""
-    return nursery_for(catalog, [(step.comparison, step.contestant) for step in steps])
-
-
-def nursery_for(
-    catalog: Catalog,
-    wanted: Iterable[tuple[Comparison, Contestant]],
-    python: str = sys.executable,
-    wait: bool = True,
-    luck: int | None = None,
-) -> Nursery:
-    """A nursery that has imported the modules of what is to be measured.
-
-    Importing a framework takes seconds; done once, it is paid once and not with every method. A module that takes
-    the nursery down with it is left to the process of the method that needs it.
-
-    Args:
-        catalog: where tasks and methods are.
-        wanted: what is to be measured.
-        python: the interpreter.
-        luck: see `Nursery`.
-        wait: see `Nursery`; without waiting, such a module is an error of `Nursery.ready`.
-    """
-    variables = {
-        **environment.thread_variables(environment.threads()),
-        # Asking whether there is a GPU must not start CUDA here, or no child could.
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
-    }
-    modules: dict[str, None] = {}
-    for comparison, contestant in wanted:
-        task, method = catalog.task(comparison.task), catalog.method(contestant.method)
-        modules |= dict.fromkeys((task.source.module, method.source.module))
-    packages = catalog.modules()
-    try:
-        return Nursery(
-            PRELOAD, packages=packages, modules=list(modules), variables=variables, python=python, luck=luck, wait=wait
-        )  # fmt: skip
-    except HarnessError:
-        return Nursery(PRELOAD, packages=packages, variables=variables, python=python, luck=luck)
-
-
-def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress: Progress) -> list[Record]:
-    """Take the methods of one comparison from launch to records."""
-    comparison = steps[0].comparison
-    place = profile.get(comparison.profile)
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    threads = comparison.threads or environment.threads()
-    limit = comparison.memory_limit or place.memory_limit()
-    seats = [
-        Seat(
-            name=step.contestant.label,
-            nursery=nursery,
-            request=request_for(catalog, comparison, step.contestant, place.device, limit, comparison.threads),
-            time_limit=comparison.time_limit,
-            memory_limit=limit,
-            phase=_teller(progress, step),
-            flush=comparison.flush_cache,
-        )
-        for step in steps
-    ]
-    watch = disturbance.Watch(gpu=place.device == "cuda")
-    for step in steps:
-        progress.start(step)
-    conditions = measuring.measure(
-        seats, plan_of(comparison), cpus=environment.cpus(), threads=threads, rng=random.Random()
-    )
-    found = watch.stop()
-    where = {**environment.snapshot(), "disturbances": found, "conditions": asdict(conditions)}
-    turns = uuid.uuid4().hex if conditions.side_by_side else None
-    unstable = disturbance.unstable(found)
-    return [
-        _record(
-            step,
-            seat.status,
-            **_found(seat),
-            started=started,
-            environment=where,
-            turns=turns,
-            unstable=unstable,
-        )
-        for step, seat in zip(steps, seats, strict=True)
-    ]
-
-
-def _teller(progress: Progress, step: Step) -> Callable[[str], None]:
-    return lambda name: progress.phase(step, name)
-
-
-def plan_of(comparison: Comparison) -> Plan:
-    """How long a comparison is measured."""
-    return Plan(
-        once=comparison.repeats == "once",
-        launches=comparison.launches,
-        budget=comparison.budget,
-        precision=comparison.precision,
-        min_samples=comparison.min_samples,
-        max_samples=comparison.max_samples,
-    )
-
-
-def _found(seat: Seat) -> dict[str, Any]:
-    """What a seat brought, as fields of a record. What was measured before a failure is kept."""
-    return {
-        "reason": seat.reason,
-        "log": seat.log,
-        "amount": seat.amount,
-        "prepare_time": seat.launches[0].prepare if seat.launches else None,
-        "latency": seat.latency(),
-        "memory": seat.memory,
-        "metrics": seat.metrics,
-        "series": seat.series,
-        "launches": seat.launches,
-        "duration": seat.seconds,
-    }
-
-
-def request_for(
-    catalog: Catalog,
-    comparison: Comparison,
-    contestant: Contestant,
-    device: str,
-    memory: int | None,
-    threads: int | None = None,
-) -> dict[str, Any]:
-    """What a worker is asked to load for one method; see `harness.worker.Worker.load`."""
-    task, method = catalog.task(comparison.task), catalog.method(contestant.method)
-    return {
-        "packages": {name: str(path) for name, path in catalog.modules().items()},
-        "task": {
-            "module": task.source.module,
-            "class": task.source.name,
-            "parameters": dict(comparison.parameters),
-        },
-        "method": {
-            "module": method.source.module,
-            "class": method.source.name,
-            "parameters": dict(contestant.parameters),
-        },
-        "seed": comparison.seed,
-        "device": device,
-        "profile": comparison.profile,
-        "cache": str(default_directory()),
-        "memory": memory,
-        "threads": threads,
-    }
-
-
-def _record(step: Step, status: str, **found: Any) -> Record:
-    comparison, contestant = step.comparison, step.contestant
-    return Record(
-        key=step.key,
-        suite=comparison.suite,
-        comparison=comparison.name,
-        paper=comparison.paper,
-        task=comparison.task,
-        task_parameters=dict(comparison.parameters),
-        method=contestant.method,
-        label=contestant.label,
-        method_parameters=dict(contestant.parameters),
-        seed=comparison.seed,
-        profile=comparison.profile,
-        source=step.source,
-        amount_unit=comparison.amount_unit,
-        status=status,
-        **{"started": datetime.now(UTC).isoformat(timespec="milliseconds"), **found},
-    )
-
-
-def _key(comparison: Comparison, contestant: Contestant, source: str) -> str:
-    """What makes two measurements the same: everything that decides the figures, and nothing else."""
-    return key_of(
-        {
-            "comparison": comparison.name,
-            "task": comparison.task,
-            "task_parameters": dict(comparison.parameters),
-            "method": contestant.method,
-            "label": contestant.label,
-            "method_parameters": dict(contestant.parameters),
-            "seed": comparison.seed,
-            "profile": comparison.profile,
-            "repeats": comparison.repeats,
-            "threads": comparison.threads,
-            "flush_cache": comparison.flush_cache,
-            "source": source,
-            "versions": environment.versions(),
-        }
-    )
-
-
-def _unavailable(catalog: Catalog, step: Step) -> str | None:
-    """Why a method cannot run here, before a process is started for it."""
-    place = profile.get(step.comparison.profile).recognise()
-    if not place.here:
-        return place.reason
-    return missing_packages(catalog.method(step.contestant.method))
-
-
-def missing_packages(method: MethodEntry) -> str | None:
-    """The packages that `method` needs and that are not installed, with what installs them; or None."""
-    from packaging.requirements import InvalidRequirement, Requirement
-
-    for text in method.packages:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            return f"'{text}' in its packages is not a requirement such as nupunkt>=0.5"
-        try:
-            version = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            return f"needs the package {text}: python -m pip install '{text}'"
-        if not requirement.specifier.contains(version, prereleases=True):
-            return f"needs {text}, but {version} is installed: python -m pip install '{text}'"
-    return None
