@@ -20,9 +20,9 @@ import argparse
 import json
 import math
 import os
+import shlex
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -113,6 +113,14 @@ class Units:
         self.run()
 """
 
+INSTALL = """
+import pathlib, shutil, sys, sysconfig
+
+site = pathlib.Path(sysconfig.get_paths()["purelib"])
+shutil.copy(pathlib.Path(sys.argv[1]) / "project.py", site)
+(site / "study.pth").write_text("\\n".join(sys.argv[2:]))
+"""
+
 
 def asv(folder: Path, units: int) -> dict[str, dict[float, bool]]:
     """Two commits of a project, in rounds that alternate between them."""
@@ -131,17 +139,20 @@ def asv(folder: Path, units: int) -> dict[str, dict[float, bool]]:
     benchmarks.mkdir()
     (benchmarks / "__init__.py").write_text("")
     (benchmarks / "units.py").write_text(ASV)
-    site = f"{{env_dir}}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+    (folder / "install.py").write_text(INSTALL)
     # What the functions need comes from this interpreter's packages; only the project itself is installed.
-    paths = [str(folder), sysconfig.get_paths()["purelib"], str(Path(__file__).resolve().parents[2])]
+    paths = [
+        str(folder),
+        *(p for p in sys.path if p.endswith("site-packages")),
+        str(Path(__file__).resolve().parents[2]),
+    ]
     settings = {
         "version": 1, "project": "project", "repo": str(repository), "branches": ["main"],
         "environment_type": "virtualenv",
         "benchmark_dir": str(benchmarks), "env_dir": "env", "results_dir": "results", "html_dir": "html",
         "pythons": [f"{sys.version_info.major}.{sys.version_info.minor}"], "build_command": [],
-        "install_command": [f"cp {{build_dir}}/project.py {site}/project.py"],
-        "uninstall_command": [f"return-code=any rm -f {site}/project.py"],
-        "matrix": {"env_nobuild": {"PYTHONPATH": os.pathsep.join(paths)}},
+        "install_command": [shlex.join(["python", f"{folder}/install.py", "{build_dir}", *paths])],
+        "uninstall_command": ["python --version"],
     }  # fmt: skip
     (folder / "asv.conf.json").write_text(json.dumps(settings))
     python(folder, "-m", "asv", "machine", "--yes", "--machine", "here", env={"HOME": str(folder)})

@@ -105,7 +105,7 @@ class GateResult(_Model):
         findings: in the order of the suite; of a method, latency first.
         timed: samples behind the latencies.
         machine: see `harness.environment.machine`.
-        conditions: threads and processors.
+        conditions: threads, processors, and whether the interpreters of both sides lay at the same addresses.
         disturbances: see `harness.measure.disturbance`.
         notes: what a reader should know, one sentence each.
     """

@@ -29,7 +29,7 @@ from harness.measuring import Seat
 
 PASSES = 3
 LAUNCH = 0.1
-"""Seconds of runs that each side has in one launch: twenty blocks. What spreads is launches, so many short ones say most."""
+"""Seconds of runs that each side has in one launch. Launches are what spreads, so that many short ones say most."""
 
 LEAST = 8
 """Launches that a pair gets in a stage even when they take longer than its time, up to a multiple of it: fewer cannot
@@ -104,6 +104,8 @@ class Rounds:
     place: str
     rng: random.Random = field(default_factory=random.Random)
     tell: Callable[[str, int, int], None] = lambda text, done, of: None
+    fixed_addresses: bool = True
+    """Whether all interpreters so far lay where the system puts them unless it is told to randomise."""
 
     def measure(
         self,
@@ -233,6 +235,7 @@ class Rounds:
                 nurseries.append(runner.nursery_for(tree.catalog, wanted, tree.python, wait=False, luck=luck))
             for nursery in nurseries:
                 nursery.ready()
+                self.fixed_addresses &= nursery.fixed_addresses
             yield nurseries[0], nurseries[1]
         finally:
             for nursery in nurseries:

@@ -94,7 +94,7 @@ def gate(trees: Trees, options: Options, tell: Callable[[str, int, int], None]) 
         findings=[*findings, *matched.unpaired],
         timed=_timed(pairs, screening, findings),
         machine=environment.machine(),
-        conditions=_conditions(options.profile, pairs),
+        conditions=_conditions(options.profile, pairs, rounds.fixed_addresses),
         disturbances=watch.stop(),
         notes=trees.notes,
     )
@@ -228,6 +228,10 @@ def _status(pair: Pair, first: Stage, second: Stage | None) -> Finding:
     return pair.finding(change="regressed", reason=f"ran in the base and fails now: {head.reason}", **told)
 
 
-def _conditions(place: str, pairs: Sequence[Pair]) -> dict[str, object]:
+def _conditions(place: str, pairs: Sequence[Pair], fixed_addresses: bool) -> dict[str, object]:
     threads = {threads_of(pair, place) for pair in pairs}
-    return {"threads": sorted(threads), "cpus": environment.cpus()}
+    return {
+        "threads": sorted(threads),
+        "cpus": environment.cpus(),
+        "addresses": "shared" if fixed_addresses else "random",
+    }
