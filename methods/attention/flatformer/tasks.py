@@ -169,7 +169,7 @@ def made_up(seed: int, pillars: int, grid: Grid) -> Sweep:
             chosen[torch.randperm(n, generator=torch_generator(seed, "dropped pillars"))[:pillars]] = True
             inside = take(sweep, found.kept)
             return take(inside, chosen[found.pillar])
-        scale *= min(2.0, max(1.03, 1.02 * pillars / n))
+        scale *= min(2.0, max(1.03, 1.02 * pillars / max(n, 1)))
     raise RequestError(f"no scene has {pillars} pillars within {grid.extent} m: ask for fewer")
 
 
