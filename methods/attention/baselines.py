@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness.method import method
-from harness.types import NonNegativeInt, PositiveInt
+from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from methods.attention.layer import LanguageModel, Layer
 from methods.attention.partial import Partial
+from methods.attention.prefill import SELECTION, KernelLayer, SelectionLayer
+from methods.attention.selections import Oracle, VerticalSlash, Window, budgets_for
+from methods.attention.tasks import Inputs
 
 
 @method(
@@ -74,6 +79,87 @@ class TopKeysAttention(Layer):
         # Rows of the softmax matrix with the chosen entries alone: a dense product is faster than a gather.
         weights = torch.zeros_like(scores).scatter(1, index, torch.exp(top - lse))
         return Partial(torch.matmul(weights.to(v.dtype), v), lse.squeeze(-1))
+
+
+@method(
+    "streaming-attention",
+    task=("prefill-attention", "mixed-heads-attention", "needle-retrieval"),
+    metrics=SELECTION,
+)
+class StreamingAttention(KernelLayer):
+    """StreamingLLM's mask over a prompt: the first keys and the last, in whole blocks."""
+
+    first: NonNegativeInt = 1024
+    """Keys at the start of the prompt that every query sees."""
+    last: NonNegativeInt = 8192
+    """Keys up to its own place that a query sees at least."""
+    block: PositiveInt = 128
+    """Tokens of a block."""
+
+    def build(self, work: Inputs) -> Window:
+        return Window(self.first, self.last, self.block, self.kernel)
+
+
+@method(
+    "vertical-slash-attention",
+    task=("prefill-attention", "mixed-heads-attention", "needle-retrieval"),
+    metrics=SELECTION,
+)
+class VerticalSlashAttention(KernelLayer):
+    """As many block columns and diagonals in every head, at the places where the last 64 queries see most mass."""
+
+    columns: PositiveInt = 1024
+    """Tokens of the block columns."""
+    diagonals: PositiveInt = 8192
+    """Tokens of the block diagonals."""
+    block: PositiveInt = 128
+    """Tokens of a block."""
+
+    def build(self, work: Inputs) -> VerticalSlash:
+        columns, diagonals = (torch.tensor(-(-x // self.block)) for x in (self.columns, self.diagonals))
+        return VerticalSlash(columns, diagonals, self.block, self.kernel)
+
+
+@method(
+    "fixed-budget-attention",
+    task=("prefill-attention", "mixed-heads-attention", "needle-retrieval"),
+    metrics=SELECTION,
+)
+class FixedBudgetAttention(KernelLayer):
+    """Vertical-slash attention as MInference uses it: every head has the same budget of pairs, and a share of
+    diagonals in it that was found beforehand on another prompt of the task."""
+
+    density: Fraction = 0.3
+    """Pairs attended to over all causal pairs, at most, on the prompt of the search."""
+    block: PositiveInt = 128
+    """Tokens of a block."""
+
+    def build(self, work: Inputs) -> VerticalSlash:
+        other: Inputs = self.task.load(self.context.derive("prompt of the budget search"))
+        columns, diagonals = budgets_for(other.to(self.context.device), self.density, self.block, self.kernel)
+        return VerticalSlash(columns, diagonals, self.block, self.kernel)
+
+
+@method(
+    "oracle-attention",
+    task=("prefill-attention", "mixed-heads-attention", "needle-retrieval"),
+    metrics=SELECTION,
+)
+class OracleAttention(SelectionLayer):
+    """The best keys of each single query, from all of its scores: how good a selection can be, not how fast."""
+
+    rule: Literal["top-keys", "top-mass", "difference"] = "top-mass"
+    """The `keys` largest scores; the fewest keys that hold `mass` of the softmax; or those within `delta` of the
+    largest score."""
+    keys: PositiveInt = 512
+    """For "top-keys"."""
+    mass: Fraction = 0.95
+    """For "top-mass"."""
+    delta: NonNegativeFloat = 6.0
+    """For "difference", in nats."""
+
+    def build(self, work: Inputs) -> Oracle:
+        return Oracle(self.rule, self.keys, self.mass, self.delta)
 
 
 @method("exact-language-model", task="long-context-language-model")

@@ -78,10 +78,6 @@ class SelectionLayer(Layer):
 
     grouped = True
 
-    kernel: Literal["auto", "torch", "triton"] = "auto"
-    """"torch" gathers for torch's fused attention; "triton" is one kernel (on a GPU); "auto" is the one made for
-    the device."""
-
     selection: Selection
 
     @abstractmethod
@@ -110,7 +106,15 @@ class SelectionLayer(Layer):
         }
 
 
-class MatchingLayer(SelectionLayer):
+class KernelLayer(SelectionLayer):
+    """A selection that is attended to by `methods.attention.block_sparse`."""
+
+    kernel: Literal["auto", "torch", "triton"] = "auto"
+    """"torch" gathers for torch's fused attention; "triton" is one kernel (on a GPU); "auto" is the one made for
+    the device."""
+
+
+class MatchingLayer(KernelLayer):
     """A method whose main parameter, of a budget that grows with it, can be set so that a target is met.
 
     So methods can be compared at the same recall or at the same density. The search for the parameter looks at the
