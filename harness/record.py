@@ -27,7 +27,8 @@ INSTRUMENT_METRICS: dict[str, tuple[str, str, str]] = {
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A curve may diverge. JSON has no number for that, and null could not be read back.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Blocks(_Model):

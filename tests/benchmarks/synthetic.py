@@ -6,6 +6,7 @@ four methods over ten sizes with ten seeds.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,28 +128,9 @@ def records(papers: int, comparisons: int) -> Iterator[Record]:
 
 def fill(store: Store, papers: int, comparisons: int) -> int:
     """Write them; returns how many."""
-    import sqlalchemy as sql
-
+    count = 0
     found = records(papers, comparisons)
-    store.add(next(found))
-    # One transaction: a measurement is written as it comes, a hundred thousand made-up ones need not be.
-    engine = sql.create_engine(f"sqlite:///{store.location}")
-    count = 1
-    with engine.begin() as connection:
-        for r in found:
-            connection.execute(
-                sql.text(
-                    "INSERT INTO records (key, paper, task, method, profile, status, source, started, document)"
-                    " VALUES (:key, :paper, :task, :method, :profile, :status, :source, :started, :document)"
-                ),
-                {
-                    **{
-                        n: getattr(r, n)
-                        for n in ("key", "paper", "task", "method", "profile", "status", "source", "started")
-                    },
-                    "document": r.model_dump_json(exclude_none=True),
-                },
-            )
-            count += 1
-    engine.dispose()
+    while portion := list(itertools.islice(found, 5000)):
+        store.add(*portion)
+        count += len(portion)
     return count

@@ -1,13 +1,16 @@
-"""A catalog of toys, and a store in a temporary folder."""
+"""A catalog of toys, a store in a temporary folder, and a PostgreSQL server where there can be one."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from harness.catalog import Catalog
 from harness.store import Store
+from tests.harness import postgres as servers
 
 TOYS = Path(__file__).resolve().parent.parent / "toys"
 
@@ -29,3 +32,26 @@ def toys() -> Catalog:
 def store(tmp_path: Path) -> Store:
     """An empty store."""
     return Store(tmp_path / "records.sqlite")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Server]:
+    """A PostgreSQL server; tests that ask for it are skipped where there can be none."""
+    if reason := servers.why_not():
+        pytest.skip(reason)
+    with servers.server() as running:
+        yield running
+
+
+@pytest.fixture
+def database(postgres: servers.Server) -> str:
+    """The URL of an empty database of that server."""
+    import psycopg
+
+    name = f"store_{next(_numbers)}"
+    with psycopg.connect(postgres.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return postgres.url(name)
+
+
+_numbers = itertools.count()

@@ -1,0 +1,435 @@
+"""The store: what is written to it and asked of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack
+
+import sqlalchemy as sql
+from pydantic import ValidationError
+from sqlalchemy.dialects import postgresql, sqlite
+
+from harness.errors import HarnessError, RequestError
+from harness.record import Record
+from harness.store.database import VARIABLE, Database, Gone, default_location
+from harness.store.tables import records as table
+from harness.store.tables import row_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "VARIABLE",
+    "Added",
+    "Database",
+    "Filters",
+    "Gone",
+    "Group",
+    "Keep",
+    "Store",
+    "Stored",
+    "default_location",
+]
+
+Keep = Literal["newest", "ours", "theirs"]
+"""Which of two records of one key stays."""
+
+_PORTION = 500
+_READ = 1000
+_MARK = ("key", "measured", "task", "method", "source", "status", "started")
+
+
+class Filters(TypedDict, total=False):
+    """Which records; what is empty or absent selects all.
+
+    `comparisons` are pairs of a task and the names of its comparisons, none for all of them. `before` and `after` are
+    times in ISO 8601, UTC; records started before, and at or after them.
+    """
+
+    keys: Sequence[str]
+    papers: Sequence[str]
+    tasks: Sequence[str]
+    methods: Sequence[str]
+    profiles: Sequence[str]
+    statuses: Sequence[str]
+    hosts: Sequence[str]
+    comparisons: Mapping[str, Sequence[str]]
+    before: str | None
+    after: str | None
+
+
+class Stored(NamedTuple):
+    """What is known of a stored record without reading it whole; see `harness.record.Record`."""
+
+    key: str
+    measured: str
+    task: str
+    method: str
+    source: str
+    status: str
+    started: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that share what is named here: how many there are, when the first and the last were started."""
+
+    paper: str | None
+    comparison: str
+    profile: str
+    task: str
+    method: str
+    source: str
+    status: str
+    count: int
+    first: str
+    last: str
+
+
+@dataclass
+class Added:
+    """What came of records from elsewhere, in numbers.
+
+    Attributes:
+        new: were not here.
+        same: were here, the same to the letter.
+        replaced: took the place of another record of the same key.
+        kept: did not, since the one here stays.
+    """
+
+    new: int = 0
+    same: int = 0
+    replaced: int = 0
+    kept: int = 0
+
+
+class Store:
+    """Records of one database.
+
+    Args:
+        location: a path of an SQLite file or the URL of a PostgreSQL database; default `default_location`. The file and
+            its folder are made on the first write, so that reading an absent store shows no records and leaves nothing
+            behind.
+        patience: seconds to wait for a database that was there and is gone or busy; default ``HARNESS_STORE_PATIENCE``
+            or 60.
+
+    Every method raises `RequestError` where the database is no store or cannot be reached, and `HarnessError` where it
+    was there and did not come back in time.
+    """
+
+    def __init__(self, location: str | Path | None = None, *, patience: float | None = None) -> None:
+        self.database = Database(location if location is not None else default_location(), patience)
+        self.location = self.database.location
+
+    def open(self) -> None:
+        """Make the store if there is none, and find out that it can be written before anything is measured."""
+        self.database.write(lambda connection: None)
+
+    def close(self) -> None:
+        """Give up connections; the store can be used again."""
+        self.database.close()
+
+    def add(self, *records: Record) -> None:
+        """Write records, all or none; one with the same key is replaced, but never a measurement by a skip.
+
+        Records that cannot be written even after waiting are put into a file, which the error names.
+
+        Raises:
+            HarnessError: they could not be written.
+        """
+        rows = [row_of(record) for record in records]
+        # In one order, so that two processes that write the same ones do not wait for each other for ever.
+        rows.sort(key=lambda row: str(row["key"]))
+        try:
+            self.database.write(lambda connection: _put(connection, rows, "theirs"))
+        except (HarnessError, KeyboardInterrupt) as error:
+            if not rows:
+                raise
+            kept = self._set_aside(records)
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise HarnessError(f"{error}. {kept}") from error
+
+    def bring_in(self, records: Iterable[Record], keep: Keep = "newest") -> Added:
+        """Write records from elsewhere in portions, each as a whole.
+
+        Args:
+            records: read once.
+            keep: which one stays where the store has another record of the same key: the one that was started last,
+                the store's own, or the other. A measurement is never replaced by a skip, and always replaces one.
+        """
+        total = Added()
+        portion: dict[str, dict[str, Any]] = {}
+
+        def flush() -> None:
+            rows = [portion[key] for key in sorted(portion)]
+            added = self.database.write(lambda connection: _merge(connection, rows, keep))
+            for name in ("new", "same", "replaced", "kept"):
+                setattr(total, name, getattr(total, name) + getattr(added, name))
+            portion.clear()
+
+        for record in records:
+            if record.key in portion or len(portion) >= _PORTION:
+                flush()
+            portion[record.key] = row_of(record)
+        if portion:
+            flush()
+        return total
+
+    def delete(self, keys: Iterable[str]) -> int:
+        """Delete records. Returns how many there were."""
+        wanted = list(dict.fromkeys(keys))
+
+        def work(connection: sql.Connection) -> int:
+            parts = (wanted[i : i + _PORTION] for i in range(0, len(wanted), _PORTION))
+            return sum(connection.execute(sql.delete(table).where(table.c.key.in_(p))).rowcount for p in parts)
+
+        return self.database.write(work) if wanted else 0
+
+    def compact(self) -> None:
+        """Give the space of deleted records back to the file system; PostgreSQL does so by itself."""
+        engine = self.database.engine(create=False)
+        if engine is not None and self.database.path is not None:
+            with self.database.explained(), engine.connect() as connection:
+                raw: Any = connection.connection.driver_connection
+                raw.execute("VACUUM")
+
+    def get(self, keys: Iterable[str]) -> dict[str, Record]:
+        """The records among `keys` that are stored, by key."""
+        found: dict[str, Record] = {}
+        for rows in self._portions(list(dict.fromkeys(keys)), table.c.key, ("key", "document")):
+            for key, document in rows:
+                found[key] = self._record(key, document)
+        return found
+
+    def latest(self, measured: Iterable[str]) -> dict[str, Stored]:
+        """The newest record of each measurement, by the digest that `harness.store.tables.measured_of` gives."""
+        found: dict[str, Stored] = {}
+        for rows in self._portions(list(dict.fromkeys(measured)), table.c.measured, _MARK):
+            for stored in map(Stored._make, rows):
+                other = found.get(stored.measured)
+                if other is None or _rank(stored) > _rank(other):
+                    found[stored.measured] = stored
+        return found
+
+    def records(self, *, newest: bool = False, **filters: Unpack[Filters]) -> Iterator[Record]:
+        """Records in the order they were measured; an empty filter selects all.
+
+        Args:
+            newest: only the latest record of each measurement, as `harness.current.newest` finds it.
+        """
+        query = sql.select(table.c.key, table.c.document)
+        query = _newest(query, filters) if newest else _chosen(query, filters)
+        with self.database.reading() as connection:
+            if connection is None:
+                return
+            # In portions: the driver would otherwise hold every document of a large store at once.
+            for key, document in connection.execution_options(yield_per=_READ).execute(query):
+                yield self._record(key, document)
+
+    def documents(self, **filters: Unpack[Filters]) -> Iterator[dict[str, Any]]:
+        """Rows of the table as they are, in the order they were measured, for checking and exporting."""
+        with self.database.reading() as connection:
+            if connection is not None:
+                rows = connection.execution_options(yield_per=_READ).execute(
+                    _chosen(sql.select(table), filters)
+                )
+                yield from (dict(row) for row in rows.mappings())
+
+    def keys(self, *, newest: bool = False, **filters: Unpack[Filters]) -> list[str]:
+        """Keys of records in the order they were measured; an empty filter selects all."""
+        query = sql.select(table.c.key)
+        query = _newest(query, filters) if newest else _chosen(query, filters)
+        with self.database.reading() as connection:
+            return [] if connection is None else list(connection.scalars(query))
+
+    def marks(self, **filters: Unpack[Filters]) -> Iterator[Stored]:
+        """Records without their documents, in the order they were measured."""
+        query = _chosen(sql.select(*(table.c[name] for name in _MARK)), filters)
+        with self.database.reading() as connection:
+            if connection is not None:
+                rows = connection.execution_options(yield_per=_READ).execute(query)
+                yield from (Stored._make(row) for row in rows)
+
+    def groups(self, **filters: Unpack[Filters]) -> list[Group]:
+        """How many records there are of each paper, comparison, profile, method, source and status."""
+        by = [table.c[n] for n in ("paper", "comparison", "profile", "task", "method", "source", "status")]
+        times = (sql.func.count(), sql.func.min(table.c.started), sql.func.max(table.c.started))
+        query = sql.select(*by, *times).group_by(*by)
+        query = query.where(*_conditions(filters))
+        with self.database.reading() as connection:
+            rows = [] if connection is None else connection.execute(query).all()
+        found = [Group(*row) for row in rows]
+        return sorted(found, key=lambda g: (g.paper or "", g.comparison, g.profile, g.task, g.method, g.status))
+
+    def profiles(self, names: Iterable[str]) -> list[str]:
+        """Those of some profiles that have records."""
+        with self.database.reading() as connection:
+            if connection is None:
+                return []
+            asked = ((n, sql.select(table.c.key).where(table.c.profile == n).limit(1)) for n in names)
+            return [name for name, query in asked if connection.scalar(query) is not None]
+
+    def count(self, **filters: Unpack[Filters]) -> int:
+        """How many records there are; an empty filter selects all."""
+        query = sql.select(sql.func.count()).select_from(table).where(*_conditions(filters))
+        with self.database.reading() as connection:
+            return 0 if connection is None else int(connection.scalar(query) or 0)
+
+    def frame(self, **filters: Unpack[Filters]) -> pd.DataFrame:
+        """Records as a data frame: one row each, parameters and metrics as columns with their own prefixes.
+
+        Columns: key, suite, comparison, paper, task, method, label, seed, profile, status, reason, the metrics of the
+        instrument (seconds, bytes), ``task.<parameter>``, ``method.<parameter>`` and ``metric.<name>``.
+        """
+        import pandas as pd
+
+        from harness.record import INSTRUMENT_METRICS
+
+        rows = []
+        for r in self.records(**filters):
+            row: dict[str, Any] = {
+                name: getattr(r, name)
+                for name in (
+                    "key", "suite", "comparison", "paper", "task", "method", "label", "seed", "profile", "status",
+                    "reason", "started", "duration",
+                )
+            }  # fmt: skip
+            row |= {name: r.instrument(name) for name in INSTRUMENT_METRICS}
+            row |= {f"task.{k}": v for k, v in r.task_parameters.items()}
+            row |= {f"method.{k}": v for k, v in r.method_parameters.items()}
+            row |= {f"metric.{k}": v for k, v in r.metrics.items()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _portions(
+        self, wanted: Sequence[str], column: sql.Column[Any], names: Sequence[str]
+    ) -> Iterator[Sequence[sql.Row[Any]]]:
+        """Columns of the rows whose `column` is among the values `wanted`, a portion at a time."""
+        with self.database.reading() as connection:
+            if connection is None:
+                return
+            query = sql.select(*(table.c[name] for name in names))
+            for start in range(0, len(wanted), _PORTION):
+                part = wanted[start : start + _PORTION]
+                yield connection.execute(query.where(column.in_(part))).all()
+
+    def _record(self, key: str, document: Any) -> Record:
+        try:
+            return Record.model_validate_json(document)
+        except (ValidationError, TypeError) as error:
+            raise RequestError(
+                f"the record {key!r} in the store '{self.location}' cannot be read: {_why(error)}",
+                hint="harness store check lists all such records, harness store prune --damaged removes them",
+            ) from error
+
+    def _set_aside(self, records: Sequence[Record]) -> str:
+        """Keep records that cannot be stored in a file; says where."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        name = f"unsaved-{socket.gethostname()}-{os.getpid()}-{stamp}.jsonl"
+        path = self.database.path
+        lines = "".join(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+        for folder in (path.parent if path else Path(".harness"), Path(tempfile.gettempdir())):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with open(folder / name, "a", encoding="utf-8") as file:
+                    file.write(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                continue
+            return f"What was measured is kept: harness store import '{folder / name}'"
+        return f"{len(records)} records could be written nowhere and are lost"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        return f"{where}: {first['msg']}" if where else str(first["msg"])
+    return str(error).splitlines()[0]
+
+
+def _rank(stored: Stored) -> tuple[bool, str, str]:
+    return stored.status != "skipped", stored.started, stored.key
+
+
+def _put(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> None:
+    if not rows:
+        return
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(table)
+    new, old = statement.excluded, table.c
+    measured, was_skip = new.status != "skipped", old.status == "skipped"
+    wins: sql.ColumnElement[bool] = sql.and_(measured, was_skip)
+    if keep == "theirs":
+        wins = sql.or_(measured, was_skip)
+    elif keep == "newest":
+        wins = sql.or_(wins, sql.and_(sql.or_(measured, was_skip), new.started > old.started))
+    changes = {column.name: new[column.name] for column in table.c if column.name != "key"}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[old.key], set_=changes, where=wins), list(rows)
+    )
+
+
+def _merge(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> Added:
+    keys = [row["key"] for row in rows]
+    query = sql.select(table.c.key, table.c.digest).where(table.c.key.in_(keys))
+    before = {key: digest for key, digest in connection.execute(query)}
+    others = [row for row in rows if before.get(row["key"]) != row["digest"]]
+    _put(connection, others, keep)
+    after = {key: digest for key, digest in connection.execute(query)}
+    replaced = sum(row["key"] in before and after[row["key"]] == row["digest"] for row in others)
+    new = sum(row["key"] not in before for row in rows)
+    return Added(new, len(rows) - len(others), replaced, len(others) - new - replaced)
+
+
+def _conditions(filters: Filters) -> list[sql.ColumnElement[bool]]:
+    found: list[sql.ColumnElement[bool]] = []
+    for name, values in (
+        ("key", filters.get("keys")),
+        ("paper", filters.get("papers")),
+        ("task", filters.get("tasks")),
+        ("method", filters.get("methods")),
+        ("profile", filters.get("profiles")),
+        ("status", filters.get("statuses")),
+        ("host", filters.get("hosts")),
+    ):
+        if values:
+            found.append(table.c[name].in_(values))
+    if comparisons := filters.get("comparisons"):
+        found.append(
+            sql.or_(
+                *(
+                    sql.and_(table.c.task == task, table.c.comparison.in_(names))
+                    if names
+                    else table.c.task == task
+                    for task, names in comparisons.items()
+                )
+            )
+        )
+    if before := filters.get("before"):
+        found.append(table.c.started < before)
+    if after := filters.get("after"):
+        found.append(table.c.started >= after)
+    return found
+
+
+def _chosen(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
+    """`query` for the records that filters select, in the order they were measured."""
+    return query.where(*_conditions(filters)).order_by(table.c.started, table.c.key)
+
+
+def _newest(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
+    """`query` for the newest record of each measurement; a skip supersedes nothing that was measured."""
+    order = ((table.c.status == "skipped").asc(), table.c.started.desc(), table.c.key.desc())
+    place = sql.func.row_number().over(partition_by=table.c.measured, order_by=order).label("place")
+    ranked = sql.select(table.c.key, place).where(*_conditions(filters)).subquery()
+    keys = sql.select(ranked.c.key).where(ranked.c.place == 1)
+    return query.where(table.c.key.in_(keys)).order_by(table.c.started, table.c.key)
