@@ -27,6 +27,7 @@ def run(
     store: str | Path | None = None,
     fresh: bool = False,
     retry: bool = False,
+    allow_generated_code: bool = False,
     progress: bool = True,
 ) -> Summary:
     """Measure what suites ask for and the store does not have yet.
@@ -41,6 +42,7 @@ def run(
         store: an SQLite file or an SQLAlchemy URL; default as on the command line.
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
+        allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`.
         progress: whether to show what is running.
 
     Returns:
@@ -49,14 +51,15 @@ def run(
     Raises:
         RequestError, RequestErrors: the request is wrong; nothing was run or written.
     """
-    from harness import runner, running
+    from harness import runner, running, sandbox
 
     catalog = _catalog(methods)
     names = [suites] if isinstance(suites, str) else list(suites)
     places = [profile] if isinstance(profile, str) else list(profile)
     chosen = running.planned(catalog, names, places, papers, tags, comparisons)
     display: Progress = running.Display() if progress else Progress()
-    return runner.run(catalog, chosen, Store(store), fresh=fresh, retry=retry, progress=display)
+    with sandbox.allowing(allow_generated_code):
+        return runner.run(catalog, chosen, Store(store), fresh=fresh, retry=retry, progress=display)
 
 
 def records(

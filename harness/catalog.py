@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from harness.errors import RequestError, nearest
+from harness.record import key_of
 from harness.source import ClassSource, FieldSource, Sources
 
 Found = TypeVar("Found")
@@ -121,6 +122,11 @@ class MethodEntry(Entry):
         """Optional packages that it needs, as requirement strings."""
         return tuple(self.source.arguments.get("packages", ()))
 
+    @property
+    def runs_generated_code(self) -> bool:
+        """Whether it runs programs that a language model writes."""
+        return bool(self.source.arguments.get("runs_generated_code", False))
+
 
 @dataclass(frozen=True)
 class PaperEntry:
@@ -147,6 +153,7 @@ class Catalog:
     entry_point_roots: bool = True
     home: Path = _HOME
     _sources: Sources = field(default_factory=Sources)
+    _pairs: dict[tuple[str, str], str | None] = field(default_factory=dict, repr=False)
 
     @cached_property
     def roots(self) -> tuple[Root, ...]:
@@ -237,6 +244,16 @@ class Catalog:
     def digest(self, entry: Entry) -> str:
         """A digest of the source of `entry` and of all it imports from the roots."""
         return self._sources.digest(entry.source.file, self._packages())
+
+    def source_of(self, task: str, method: str) -> str | None:
+        """What records call the source of a method on a task; None where one of them is not there."""
+        pair = (task, method)
+        if pair not in self._pairs:
+            self._pairs[pair] = None
+            if task in self.tasks and method in self.methods:
+                parts = {"task": self.digest(self.tasks[task]), "method": self.digest(self.methods[method])}
+                self._pairs[pair] = key_of(parts)[:16]
+        return self._pairs[pair]
 
     def save_index(self) -> None:
         """Keep what was read from source files for the next process."""

@@ -90,6 +90,14 @@ def run(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="DIR", help="Write the report there when done.")
     ] = None,
+    allow_generated_code: Annotated[
+        bool,
+        typer.Option(
+            "--allow-generated-code",
+            envvar="HARNESS_ALLOW_GENERATED_CODE",
+            help="Let methods run programs that language models write, locked in; they are skipped otherwise.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run suites: measure what is not stored yet, then say which claims hold.
@@ -97,23 +105,24 @@ def run(
     The profile is cpu unless --profile names others. Interrupting loses nothing that was measured; the same
     command goes on where it stopped.
     """
-    from harness import running
+    from harness import running, sandbox
 
-    code = running.main(
-        catalog_of(methods),
-        suites,
-        store=store,
-        papers=papers or [],
-        tags=tags or [],
-        only=only or [],
-        profiles=profiles or ["cpu"],
-        fresh=fresh,
-        retry=retry,
-        dry_run=dry_run,
-        fail_on_contradicted=fail_on_contradicted,
-        report=report,
-        as_json=as_json,
-    )
+    with sandbox.allowing(allow_generated_code):
+        code = running.main(
+            catalog_of(methods),
+            suites,
+            store=store,
+            papers=papers or [],
+            tags=tags or [],
+            only=only or [],
+            profiles=profiles or ["cpu"],
+            fresh=fresh,
+            retry=retry,
+            dry_run=dry_run,
+            fail_on_contradicted=fail_on_contradicted,
+            report=report,
+            as_json=as_json,
+        )
     raise typer.Exit(code)
 
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from harness import environment, measuring, profile
+from harness import environment, measuring, profile, sandbox
 from harness.cache import default_directory
 from harness.catalog import Catalog, MethodEntry
-from harness.errors import HarnessError
+from harness.errors import HarnessError, Unavailable
 from harness.launch import Nursery
 from harness.measure import disturbance
 from harness.measure.turns import Plan
@@ -130,12 +130,19 @@ def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress:
             seat.status,
             **_found(seat),
             started=started,
-            environment=where,
+            environment=where | _permission(catalog, step),
             turns=turns,
             unstable=unstable,
         )
         for step, seat in zip(steps, seats, strict=True)
     ]
+
+
+def _permission(catalog: Catalog, step: Step) -> dict[str, Any]:
+    """That generated code was allowed, and what it was locked in by, for the record of a method that runs some."""
+    if not catalog.method(step.contestant.method).runs_generated_code:
+        return {}
+    return {"generated_code": sandbox.check().describe()}
 
 
 def _teller(progress: Progress, step: Step) -> Callable[[str], None]:
@@ -228,7 +235,13 @@ def unavailable(catalog: Catalog, step: Step) -> str | None:
     place = profile.get(step.comparison.profile).recognise()
     if not place.here:
         return place.reason
-    return missing_packages(catalog.method(step.contestant.method))
+    method = catalog.method(step.contestant.method)
+    if method.runs_generated_code:
+        try:
+            sandbox.check()
+        except Unavailable as error:
+            return str(error)
+    return missing_packages(method)
 
 
 def missing_packages(method: MethodEntry) -> str | None:

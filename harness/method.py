@@ -165,6 +165,7 @@ class Method(ABC, Generic[Work, Output]):
     attempts: ClassVar[tuple[str, ...]]
     metrics: ClassVar[tuple[Metric, ...]]
     packages: ClassVar[tuple[str, ...]]
+    runs_generated_code: ClassVar[bool]
 
     task: Task[Work, Output]
     work: Work
@@ -248,6 +249,7 @@ def method(
     task: str | Sequence[str],
     metrics: Sequence[Metric] = (),
     packages: Sequence[str] = (),
+    runs_generated_code: bool = False,
 ) -> Callable[[T], T]:
     """Make a class a method: a keyword-only dataclass with a name.
 
@@ -258,6 +260,8 @@ def method(
         packages: optional packages that it imports, as requirement strings ("nupunkt>=0.5"); where one
             is missing the method is skipped with the command that installs it. Import them in
             `prepare` or at the top of a module that only `prepare` imports.
+        runs_generated_code: whether it runs programs that a language model writes, through `harness.sandbox`; it is
+            then skipped unless the user allows that.
     """
 
     def decorate(cls: T) -> T:
@@ -265,6 +269,7 @@ def method(
         made.name = name
         made.attempts = (task,) if isinstance(task, str) else tuple(task)
         made.metrics, made.packages = tuple(metrics), tuple(packages)
+        made.runs_generated_code = runs_generated_code
         return cls
 
     return decorate

@@ -17,8 +17,9 @@ skips a method with that reason. A method that uses this says so: ``@method(...,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from harness.errors import Unavailable
 from harness.sandbox.mechanism import Mechanism, find
@@ -33,6 +34,20 @@ _DEFAULT = Limits()
 def allowed() -> bool:
     """Whether the user allowed generated code to run."""
     return os.environ.get(VARIABLE, "") == "1"
+
+
+@contextmanager
+def allowing(yes: bool) -> Iterator[None]:
+    """Allow generated code, or forbid it, in this process and in those that it starts meanwhile."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "1" if yes else "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def check() -> Mechanism:
@@ -90,6 +105,7 @@ __all__ = [
     "Result",
     "Status",
     "allowed",
+    "allowing",
     "check",
     "run_program",
     "run_programs",
