@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.errors import RequestError
 from harness.method import Metric, method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
-from methods.attention.block_sparse import Kernel
+from methods.attention.block_sparse import Kernel, attend_causal
 from methods.attention.flexprefill.algorithm import FlexPrefill, gamma_of
 from methods.attention.layer import LanguageModel
 from methods.attention.partial import Partial
@@ -60,6 +60,16 @@ class Parameters:
         *SELECTION,
         Metric("query_aware", better="neither", doc="Share of the heads that are query-aware."),
         Metric("divergence", better="neither", doc="Mean result of the pattern test."),
+        Metric(
+            "query_aware_shortfall",
+            better="lower",
+            doc="How far mass recall is below gamma; mean over the query-aware heads, 0 without one.",
+        ),
+        Metric(
+            "vertical_slash_shortfall",
+            better="lower",
+            doc="How far mass recall is below gamma; mean over the other heads, 0 without one.",
+        ),
     ),
 )
 class FlexPrefillAttention(Parameters, MatchingLayer):
@@ -75,8 +85,18 @@ class FlexPrefillAttention(Parameters, MatchingLayer):
         assert isinstance(self.selection, FlexPrefill)
         x = self.inputs
         choice = self.selection.choose(x.q, x.k, scale=x.scale)
+        assert output.lse is not None
+        exact = attend_causal(x.q, x.k, x.v, scale=x.scale).lse
+        recall = (output.lse - exact).exp().clamp(max=1.0).double().mean(-1)
+        short = (self.selection.gamma.to(recall) - recall).clamp(min=0)
+
+        def mean(heads: Tensor) -> float:
+            return float(short[heads].mean()) if bool(heads.any()) else 0.0
+
         return {
             **super().measure(output),
+            "query_aware_shortfall": mean(choice.query_aware),
+            "vertical_slash_shortfall": mean(~choice.query_aware),
             "query_aware": float(choice.query_aware.float().mean()),
             "divergence": float(choice.divergence.mean()),
         }
