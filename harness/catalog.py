@@ -24,7 +24,6 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from harness.errors import RequestError, nearest
-from harness.record import key_of
 from harness.source import ClassSource, FieldSource, Sources
 
 Found = TypeVar("Found")
@@ -247,6 +246,8 @@ class Catalog:
 
     def source_of(self, task: str, method: str) -> str | None:
         """What records call the source of a method on a task; None where one of them is not there."""
+        from harness.record import key_of  # and pydantic with it, which listing does not wait for
+
         pair = (task, method)
         if pair not in self._pairs:
             self._pairs[pair] = None

@@ -34,7 +34,8 @@ def current(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
     found = newest(records)
     asked: dict[tuple[str, str], set[str]] = {}
     for place in {r.profile for r in found}:
-        for name, identities in _asked(catalog, place).items():
+        names = {r.comparison for r in found if r.profile == place}
+        for name, identities in _asked(catalog, place, names).items():
             asked[(name, place)] = identities
     return Current(
         catalog,
@@ -62,12 +63,14 @@ def _rank(record: Record) -> tuple[bool, str]:
     return record.status != "skipped", record.started
 
 
-def _asked(catalog: Catalog, profile: str) -> dict[str, set[str]]:
-    """What each comparison of the catalog's suites measures on a profile."""
+def _asked(catalog: Catalog, profile: str, names: set[str]) -> dict[str, set[str]]:
+    """What those of the comparisons `names` that are in the catalog's suites measure on a profile."""
     found: dict[str, set[str]] = {}
     for path in catalog.suites.values():
         described, _ = suite.load(path)
         for name, spec in described.comparisons.items():
+            if name not in names:
+                continue
             there = spec.on_profile(profile)
             if there is None or there.task not in catalog.tasks:
                 continue

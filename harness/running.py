@@ -25,6 +25,8 @@ from harness.verdict import Verdict, decide
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
+    from harness.stale import Changed
+
 
 def main(
     catalog: Catalog,
@@ -237,6 +239,11 @@ class Display(runner.Progress):
     _todo: list[Step] = field(default_factory=list)
     _done: int = 0
     _seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def changed(self, found: Changed) -> None:
+        """Say why something is measured again."""
+        if not self.quiet and str(found):
+            console(stderr=True).print(str(found))
 
     def begin(self, steps: Sequence[Step], stored: int) -> None:
         """Say how much there is to do."""

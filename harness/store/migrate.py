@@ -33,6 +33,7 @@ def migrate(database: Database, engine: sql.Engine) -> None:
         found = database.version(connection)
         if found is None or found == tables.VERSION:
             return
+        kept: Path | str
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         if database.path is not None:
             kept = _copy(database.path, f"{database.path.stem}.v{found}-{stamp}")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import sqlalchemy as sql
 from pydantic import ValidationError
-from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.errors import HarnessError, RequestError
 from harness.record import Record
 from harness.store.database import VARIABLE, Database, Gone, default_location
+from harness.store.queries import Added, Filters, Keep, chosen, conditions, merge, newest_of, put
 from harness.store.tables import records as table
 from harness.store.tables import row_of
 
@@ -37,31 +37,9 @@ __all__ = [
     "default_location",
 ]
 
-Keep = Literal["newest", "ours", "theirs"]
-"""Which of two records of one key stays."""
-
 _PORTION = 500
 _READ = 1000
 _MARK = ("key", "measured", "task", "method", "source", "status", "started")
-
-
-class Filters(TypedDict, total=False):
-    """Which records; what is empty or absent selects all.
-
-    `comparisons` are pairs of a task and the names of its comparisons, none for all of them. `before` and `after` are
-    times in ISO 8601, UTC; records started before, and at or after them.
-    """
-
-    keys: Sequence[str]
-    papers: Sequence[str]
-    tasks: Sequence[str]
-    methods: Sequence[str]
-    profiles: Sequence[str]
-    statuses: Sequence[str]
-    hosts: Sequence[str]
-    comparisons: Mapping[str, Sequence[str]]
-    before: str | None
-    after: str | None
 
 
 class Stored(NamedTuple):
@@ -90,23 +68,6 @@ class Group:
     count: int
     first: str
     last: str
-
-
-@dataclass
-class Added:
-    """What came of records from elsewhere, in numbers.
-
-    Attributes:
-        new: were not here.
-        same: were here, the same to the letter.
-        replaced: took the place of another record of the same key.
-        kept: did not, since the one here stays.
-    """
-
-    new: int = 0
-    same: int = 0
-    replaced: int = 0
-    kept: int = 0
 
 
 class Store:
@@ -147,7 +108,7 @@ class Store:
         # In one order, so that two processes that write the same ones do not wait for each other for ever.
         rows.sort(key=lambda row: str(row["key"]))
         try:
-            self.database.write(lambda connection: _put(connection, rows, "theirs"))
+            self.database.write(lambda connection: put(connection, rows, "theirs"))
         except (HarnessError, KeyboardInterrupt) as error:
             if not rows:
                 raise
@@ -169,7 +130,7 @@ class Store:
 
         def flush() -> None:
             rows = [portion[key] for key in sorted(portion)]
-            added = self.database.write(lambda connection: _merge(connection, rows, keep))
+            added = self.database.write(lambda connection: merge(connection, rows, keep))
             for name in ("new", "same", "replaced", "kept"):
                 setattr(total, name, getattr(total, name) + getattr(added, name))
             portion.clear()
@@ -225,33 +186,32 @@ class Store:
             newest: only the latest record of each measurement, as `harness.current.newest` finds it.
         """
         query = sql.select(table.c.key, table.c.document)
-        query = _newest(query, filters) if newest else _chosen(query, filters)
+        query = newest_of(query, filters) if newest else chosen(query, filters)
         with self.database.reading() as connection:
             if connection is None:
                 return
             # In portions: the driver would otherwise hold every document of a large store at once.
-            for key, document in connection.execution_options(yield_per=_READ).execute(query):
+            rows: Iterable[Any] = connection.execution_options(yield_per=_READ).execute(query)
+            for key, document in rows:
                 yield self._record(key, document)
 
     def documents(self, **filters: Unpack[Filters]) -> Iterator[dict[str, Any]]:
         """Rows of the table as they are, in the order they were measured, for checking and exporting."""
         with self.database.reading() as connection:
             if connection is not None:
-                rows = connection.execution_options(yield_per=_READ).execute(
-                    _chosen(sql.select(table), filters)
-                )
+                rows = connection.execution_options(yield_per=_READ).execute(chosen(sql.select(table), filters))
                 yield from (dict(row) for row in rows.mappings())
 
     def keys(self, *, newest: bool = False, **filters: Unpack[Filters]) -> list[str]:
         """Keys of records in the order they were measured; an empty filter selects all."""
         query = sql.select(table.c.key)
-        query = _newest(query, filters) if newest else _chosen(query, filters)
+        query = newest_of(query, filters) if newest else chosen(query, filters)
         with self.database.reading() as connection:
             return [] if connection is None else list(connection.scalars(query))
 
     def marks(self, **filters: Unpack[Filters]) -> Iterator[Stored]:
         """Records without their documents, in the order they were measured."""
-        query = _chosen(sql.select(*(table.c[name] for name in _MARK)), filters)
+        query = chosen(sql.select(*(table.c[name] for name in _MARK)), filters)
         with self.database.reading() as connection:
             if connection is not None:
                 rows = connection.execution_options(yield_per=_READ).execute(query)
@@ -262,23 +222,15 @@ class Store:
         by = [table.c[n] for n in ("paper", "comparison", "profile", "task", "method", "source", "status")]
         times = (sql.func.count(), sql.func.min(table.c.started), sql.func.max(table.c.started))
         query = sql.select(*by, *times).group_by(*by)
-        query = query.where(*_conditions(filters))
+        query = query.where(*conditions(filters))
         with self.database.reading() as connection:
-            rows = [] if connection is None else connection.execute(query).all()
+            rows: Sequence[Any] = [] if connection is None else connection.execute(query).all()
         found = [Group(*row) for row in rows]
         return sorted(found, key=lambda g: (g.paper or "", g.comparison, g.profile, g.task, g.method, g.status))
 
-    def profiles(self, names: Iterable[str]) -> list[str]:
-        """Those of some profiles that have records."""
-        with self.database.reading() as connection:
-            if connection is None:
-                return []
-            asked = ((n, sql.select(table.c.key).where(table.c.profile == n).limit(1)) for n in names)
-            return [name for name, query in asked if connection.scalar(query) is not None]
-
     def count(self, **filters: Unpack[Filters]) -> int:
         """How many records there are; an empty filter selects all."""
-        query = sql.select(sql.func.count()).select_from(table).where(*_conditions(filters))
+        query = sql.select(sql.func.count()).select_from(table).where(*conditions(filters))
         with self.database.reading() as connection:
             return 0 if connection is None else int(connection.scalar(query) or 0)
 
@@ -310,7 +262,7 @@ class Store:
 
     def _portions(
         self, wanted: Sequence[str], column: sql.Column[Any], names: Sequence[str]
-    ) -> Iterator[Sequence[sql.Row[Any]]]:
+    ) -> Iterator[Sequence[Any]]:
         """Columns of the rows whose `column` is among the values `wanted`, a portion at a time."""
         with self.database.reading() as connection:
             if connection is None:
@@ -358,78 +310,3 @@ def _why(error: Exception) -> str:
 
 def _rank(stored: Stored) -> tuple[bool, str, str]:
     return stored.status != "skipped", stored.started, stored.key
-
-
-def _put(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> None:
-    if not rows:
-        return
-    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    statement = make(table)
-    new, old = statement.excluded, table.c
-    measured, was_skip = new.status != "skipped", old.status == "skipped"
-    wins: sql.ColumnElement[bool] = sql.and_(measured, was_skip)
-    if keep == "theirs":
-        wins = sql.or_(measured, was_skip)
-    elif keep == "newest":
-        wins = sql.or_(wins, sql.and_(sql.or_(measured, was_skip), new.started > old.started))
-    changes = {column.name: new[column.name] for column in table.c if column.name != "key"}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=[old.key], set_=changes, where=wins), list(rows)
-    )
-
-
-def _merge(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> Added:
-    keys = [row["key"] for row in rows]
-    query = sql.select(table.c.key, table.c.digest).where(table.c.key.in_(keys))
-    before = {key: digest for key, digest in connection.execute(query)}
-    others = [row for row in rows if before.get(row["key"]) != row["digest"]]
-    _put(connection, others, keep)
-    after = {key: digest for key, digest in connection.execute(query)}
-    replaced = sum(row["key"] in before and after[row["key"]] == row["digest"] for row in others)
-    new = sum(row["key"] not in before for row in rows)
-    return Added(new, len(rows) - len(others), replaced, len(others) - new - replaced)
-
-
-def _conditions(filters: Filters) -> list[sql.ColumnElement[bool]]:
-    found: list[sql.ColumnElement[bool]] = []
-    for name, values in (
-        ("key", filters.get("keys")),
-        ("paper", filters.get("papers")),
-        ("task", filters.get("tasks")),
-        ("method", filters.get("methods")),
-        ("profile", filters.get("profiles")),
-        ("status", filters.get("statuses")),
-        ("host", filters.get("hosts")),
-    ):
-        if values:
-            found.append(table.c[name].in_(values))
-    if comparisons := filters.get("comparisons"):
-        found.append(
-            sql.or_(
-                *(
-                    sql.and_(table.c.task == task, table.c.comparison.in_(names))
-                    if names
-                    else table.c.task == task
-                    for task, names in comparisons.items()
-                )
-            )
-        )
-    if before := filters.get("before"):
-        found.append(table.c.started < before)
-    if after := filters.get("after"):
-        found.append(table.c.started >= after)
-    return found
-
-
-def _chosen(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
-    """`query` for the records that filters select, in the order they were measured."""
-    return query.where(*_conditions(filters)).order_by(table.c.started, table.c.key)
-
-
-def _newest(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
-    """`query` for the newest record of each measurement; a skip supersedes nothing that was measured."""
-    order = ((table.c.status == "skipped").asc(), table.c.started.desc(), table.c.key.desc())
-    place = sql.func.row_number().over(partition_by=table.c.measured, order_by=order).label("place")
-    ranked = sql.select(table.c.key, place).where(*_conditions(filters)).subquery()
-    keys = sql.select(ranked.c.key).where(ranked.c.place == 1)
-    return query.where(table.c.key.in_(keys)).order_by(table.c.started, table.c.key)

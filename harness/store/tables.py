@@ -17,7 +17,7 @@ VERSION = 2
 REVISION = f"{VERSION:04d}"
 """What Alembic calls it."""
 
-# In the order of code points on both databases; the language of a PostgreSQL server must not decide which record is newest.
+# In the order of code points on both databases: a server's language must not decide which record is newest.
 _Text = sql.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 metadata = sql.MetaData()
@@ -67,7 +67,7 @@ alembic_version = sql.Table(
 
 
 def measured_of(record: Record) -> str:
-    """A digest of what a record measured: the same for every record of that comparison, profile, task, method and seed."""
+    """A digest of what a record measured, whatever the source and versions."""
     text = "\n".join((record.comparison, record.profile, identity_of(record)))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -243,9 +243,8 @@ def _write_table(rows: Iterable[dict[str, Any]], file: IO[bytes], packed: bool, 
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    opened: Any = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             number = 0
             while line := file.readline(LONGEST + 1):
                 number += 1

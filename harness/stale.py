@@ -1,0 +1,74 @@
+"""Which stored records are stale: measured with source that has changed since.
+
+The source of a record is that of its method and task and of all that they import from the catalog's roots. A stale record
+still counts until it is measured again, and everything that rests on it says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.catalog import Catalog
+from harness.current import identity
+from harness.planning import Step
+from harness.record import Record
+from harness.store import Store
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Of what is to be measured, how much was measured before, under other conditions.
+
+    Attributes:
+        source: with other source of the method or task, or of what they import.
+        versions: with the same source and other versions of the software.
+    """
+
+    source: int = 0
+    versions: int = 0
+
+    def __str__(self) -> str:
+        parts = []
+        if self.source:
+            parts.append(f"{self.source} stale: their source has changed since they were measured")
+        if self.versions:
+            parts.append(f"{self.versions} measured with other versions of the software")
+        return "; ".join(parts)
+
+
+def is_stale(catalog: Catalog, task: str, method: str, source: str) -> bool:
+    """Whether `source` is not that of a task and method as they are now; one that is gone has changed, too."""
+    return catalog.source_of(task, method) != source
+
+
+def stale(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
+    """The stale ones among records. Skipped ones were not measured, with whatever source."""
+    return [r for r in records if r.status != "skipped" and is_stale(catalog, r.task, r.method, r.source)]
+
+
+def changed(store: Store, steps: Sequence[Step]) -> Changed:
+    """How many of `steps`, which are not stored, were measured before with other source or versions."""
+    source = versions = 0
+    latest = store.latest(measured_of(step) for step in steps)
+    for step in steps:
+        stored = latest.get(measured_of(step))
+        if stored is None or stored.status == "skipped" or stored.key == step.key:
+            continue
+        if stored.source != step.source:
+            source += 1
+        else:
+            versions += 1
+    return Changed(source, versions)
+
+
+def measured_of(step: Step) -> str:
+    """What a step measures, as `harness.store.tables.measured_of` says it of its record."""
+    comparison, contestant = step.comparison, step.contestant
+    what = identity(
+        comparison.task, comparison.parameters, contestant.method, contestant.label, contestant.parameters,
+        comparison.seed,
+    )  # fmt: skip
+    text = "\n".join((comparison.name, comparison.profile, what))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

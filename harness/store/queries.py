@@ -1,0 +1,129 @@
+"""The statements of a store: which records filters select, which are newest, and which of two of one key stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+
+from harness.store.tables import records as table
+
+Keep = Literal["newest", "ours", "theirs"]
+"""Which of two records of one key stays."""
+
+
+class Filters(TypedDict, total=False):
+    """Which records; what is empty or absent selects all.
+
+    `comparisons` are pairs of a task and the names of its comparisons, none for all of them. `before` and `after` are
+    times in ISO 8601, UTC; records started before, and at or after them.
+    """
+
+    keys: Sequence[str]
+    papers: Sequence[str]
+    tasks: Sequence[str]
+    methods: Sequence[str]
+    profiles: Sequence[str]
+    statuses: Sequence[str]
+    hosts: Sequence[str]
+    comparisons: Mapping[str, Sequence[str]]
+    before: str | None
+    after: str | None
+
+
+@dataclass
+class Added:
+    """What came of records from elsewhere, in numbers.
+
+    Attributes:
+        new: were not here.
+        same: were here, the same to the letter.
+        replaced: took the place of another record of the same key.
+        kept: did not, since the one here stays.
+    """
+
+    new: int = 0
+    same: int = 0
+    replaced: int = 0
+    kept: int = 0
+
+
+def put(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> None:
+    """Write rows; of two with one key `keep` says which stays, but a skip never replaces a measurement."""
+    if not rows:
+        return
+    make = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    statement = make(table)
+    new, old = statement.excluded, table.c
+    measured, was_skip = new.status != "skipped", old.status == "skipped"
+    wins: sql.ColumnElement[bool] = sql.and_(measured, was_skip)
+    if keep == "theirs":
+        wins = sql.or_(measured, was_skip)
+    elif keep == "newest":
+        wins = sql.or_(wins, sql.and_(sql.or_(measured, was_skip), new.started > old.started))
+    changes = {column.name: new[column.name] for column in table.c if column.name != "key"}
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=[old.key], set_=changes, where=wins), list(rows)
+    )
+
+
+def merge(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> Added:
+    """Write rows with different keys as `put` does, and count what came of them."""
+    keys = [row["key"] for row in rows]
+    query = sql.select(table.c.key, table.c.digest).where(table.c.key.in_(keys))
+    before: dict[str, str] = dict(connection.execute(query).tuples().all())
+    others = [row for row in rows if before.get(row["key"]) != row["digest"]]
+    put(connection, others, keep)
+    after: dict[str, str] = dict(connection.execute(query).tuples().all())
+    replaced = sum(row["key"] in before and after[row["key"]] == row["digest"] for row in others)
+    new = sum(row["key"] not in before for row in rows)
+    return Added(new, len(rows) - len(others), replaced, len(others) - new - replaced)
+
+
+def conditions(filters: Filters) -> list[sql.ColumnElement[bool]]:
+    """What filters ask of a row."""
+    found: list[sql.ColumnElement[bool]] = []
+    for name, values in (
+        ("key", filters.get("keys")),
+        ("paper", filters.get("papers")),
+        ("task", filters.get("tasks")),
+        ("method", filters.get("methods")),
+        ("profile", filters.get("profiles")),
+        ("status", filters.get("statuses")),
+        ("host", filters.get("hosts")),
+    ):
+        if values:
+            found.append(table.c[name].in_(values))
+    if comparisons := filters.get("comparisons"):
+        found.append(
+            sql.or_(
+                *(
+                    sql.and_(table.c.task == task, table.c.comparison.in_(names))
+                    if names
+                    else table.c.task == task
+                    for task, names in comparisons.items()
+                )
+            )
+        )
+    if before := filters.get("before"):
+        found.append(table.c.started < before)
+    if after := filters.get("after"):
+        found.append(table.c.started >= after)
+    return found
+
+
+def chosen(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
+    """`query` for the records that filters select, in the order they were measured."""
+    return query.where(*conditions(filters)).order_by(table.c.started, table.c.key)
+
+
+def newest_of(query: sql.Select[Any], filters: Filters) -> sql.Select[Any]:
+    """`query` for the newest record of each measurement; a skip supersedes nothing that was measured."""
+    order = ((table.c.status == "skipped").asc(), table.c.started.desc(), table.c.key.desc())
+    place = sql.func.row_number().over(partition_by=table.c.measured, order_by=order).label("place")
+    ranked = sql.select(table.c.key, place).where(*conditions(filters)).subquery()
+    keys = sql.select(ranked.c.key).where(ranked.c.place == 1)
+    return query.where(table.c.key.in_(keys)).order_by(table.c.started, table.c.key)
