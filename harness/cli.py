@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness import cli_gate
+from harness import cli_gate, cli_store
 from harness.cli_options import Json, Methods, Only, Papers, Profiles, StoreOption, Tags, catalog_of, print_json
 from harness.errors import HarnessError, RequestError, RequestErrors, nearest
 
@@ -207,6 +207,7 @@ def report(
 
 app.command()(cli_gate.gate)
 app.command()(cli_gate.qualify)
+app.add_typer(cli_store.app)
 
 
 @app.command()

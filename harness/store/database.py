@@ -56,6 +56,7 @@ class Database:
     Attributes:
         location: the same without its password.
         path: the SQLite file; None on PostgreSQL.
+        keep_earlier: whether a migration keeps what was there before, and says so.
     """
 
     def __init__(self, location: str | Path, patience: float | None = None) -> None:
@@ -63,6 +64,7 @@ class Database:
         self.path = Path(str(self._url.database)) if self._url.get_backend_name() == "sqlite" else None
         self.location = str(location) if self.path else self._url.render_as_string(hide_password=True)
         self.patience = _patience() if patience is None else patience
+        self.keep_earlier = True
         self._engine: sql.Engine | None = None
         self._process = 0
         self._reached = False
@@ -143,7 +145,7 @@ class Database:
         if isinstance(error, ImportError):
             hint = "stores on PostgreSQL need: python -m pip install 'paper-harness[postgres]'"
         elif "malformed" in text or "not a database" in text or "decode" in text.lower():
-            hint = "it is not a store, or is damaged; harness store check says more"
+            hint = "it is not a store, or is damaged: restore a copy, or name another store"
         elif isinstance(error, OSError):
             text, hint = str(error.strerror), f"name another with --store or {VARIABLE}"
         else:

@@ -33,23 +33,28 @@ def migrate(database: Database, engine: sql.Engine) -> None:
         found = database.version(connection)
         if found is None or found == tables.VERSION:
             return
-        kept: Path | str
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        if database.path is not None:
-            kept = _copy(database.path, f"{database.path.stem}.v{found}-{stamp}")
-        else:
-            kept = f"records_v{found}_{stamp.lower()}"
-            connection.execute(sql.text(f'CREATE TABLE "{kept}" AS TABLE records'))
+        kept = _keep(database, connection, found) if database.keep_earlier else None
         try:
             upgrade(connection, found)
         except BaseException:
             if isinstance(kept, Path):
                 kept.unlink(missing_ok=True)
             raise
-    log.warning(
-        "the store '%s' was of format %d and is now of format %d; the earlier one is kept as %s",
-        database.location, found, tables.VERSION, kept,
-    )  # fmt: skip
+    if kept is not None:
+        log.warning(
+            "the store '%s' was of format %d and is now of format %d; the earlier one is kept as %s",
+            database.location, found, tables.VERSION, kept,
+        )  # fmt: skip
+
+
+def _keep(database: Database, connection: sql.Connection, found: int) -> Path | str:
+    """Put a copy of what is there beside it. Returns its file or table."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    if database.path is not None:
+        return _copy(database.path, f"{database.path.stem}.v{found}-{stamp}")
+    name = f"records_v{found}_{stamp.lower()}"
+    connection.execute(sql.text(f'CREATE TABLE "{name}" AS TABLE records'))
+    return name
 
 
 def upgrade(connection: sql.Connection, found: int) -> None:

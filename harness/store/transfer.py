@@ -160,7 +160,8 @@ def elsewhere(location: str) -> Iterator[Store]:
             with contextlib.closing(sqlite3.connect(Path(folder, path.name))) as copy:
                 connection.backup(copy)
             copied = Store(Path(folder, path.name))
-            copied.location = location
+            copied.location = copied.database.location = location
+            copied.database.keep_earlier = False
             yield copied
             copied.close()
 
@@ -187,7 +188,9 @@ def read(path: Path) -> Iterator[Record]:
 
 
 def _reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    # A reader that may not write leaves the journal's files behind, where it may make them.
+    mode = "rw" if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK) else "ro"
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
     connection.execute("PRAGMA trusted_schema=OFF")
     return connection
 
