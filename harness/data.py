@@ -11,10 +11,10 @@ from __future__ import annotations
 import gzip
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from harness.errors import MissingData
+from harness.errors import MissingData, RequestError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,16 +50,23 @@ def folder(name: str) -> Path:
     Raises:
         MissingData: it is not there.
     """
-    base = root()
-    if base is not None and (base / name).is_dir():
-        return base / name
+    if available(name):
+        return Path(root() or "", name)
     raise MissingData(_how(name))
+
+
+def _inside(name: str) -> str:
+    """`name`, which a suite may have given. Raises `RequestError` where it leads out of its folder."""
+    parts = PurePath(name).parts
+    if not parts or ".." in parts or PurePath(name).is_absolute() or "\0" in name:
+        raise RequestError(f"'{name}' is not the name of a data set or of a file in one")
+    return name
 
 
 def available(name: str) -> bool:
     """Whether data set `name` is in the local directory."""
     base = root()
-    return base is not None and (base / name).is_dir()
+    return base is not None and (base / _inside(name)).is_dir()
 
 
 def file(name: str, filename: str) -> Path:
@@ -68,7 +75,7 @@ def file(name: str, filename: str) -> Path:
     Raises:
         MissingData: the data set or the file is not there.
     """
-    path = folder(name) / filename
+    path = folder(name) / _inside(filename)
     if not path.is_file():
         raise MissingData(f"data set '{name}' in {path.parent} has no file '{filename}'")
     return path

@@ -81,6 +81,7 @@ def parse(text: str) -> Expression:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise RequestError(f"'{text}' is not an expression: {getattr(error, 'msg', error)}") from None
+    _measure(tree)
     _check(tree, text, 0)
     return Expression(text, tree)
 
@@ -90,7 +91,8 @@ BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: lambda a, b: a - b,
     ast.Mult: lambda a, b: a * b,
     ast.Div: lambda a, b: a / b,
-    ast.Pow: lambda a, b: a**b,
+    # Of whole numbers a power can be too long for the machine's memory.
+    ast.Pow: lambda a, b: (float(a) if isinstance(a, int) else a) ** b,
 }
 COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: lambda a, b: a < b,
@@ -102,17 +104,37 @@ COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 
 
+_DEEPEST = 40
+
+
+def _measure(tree: ast.AST) -> None:
+    """Refuse what is nested so deeply that writing it into an error, or computing it, would exhaust the stack."""
+    level: list[ast.AST] = [tree]
+    for _ in range(3 * _DEEPEST):  # a call counts three levels: itself, a keyword, its value
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return
+    raise RequestError("the expression is nested too deeply")
+
+
 def _check(node: ast.expr, text: str, depth: int) -> None:
-    if depth > 40:
+    if depth > _DEEPEST:
         raise RequestError(f"'{text[:60]}...' is nested too deeply")
     match node:
+        case ast.Constant(value=int(value)) if abs(value) >= 1 << 63:
+            raise RequestError("a whole number in an expression has at most 18 digits")
         case ast.Constant(value=bool() | int() | float() | str()):
             return
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=str())):
+            raise RequestError(f"'{ast.unparse(node)}' computes with a word")
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=operand):
             _check(operand, text, depth + 1)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
-            _check(left, text, depth + 1)
-            _check(right, text, depth + 1)
+            for side in (left, right):
+                if isinstance(side, ast.Constant) and isinstance(side.value, str):
+                    raise RequestError(f"'{ast.unparse(node)}' computes with a word")
+                _check(side, text, depth + 1)
+            _check_constant(node)
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARE:
             _check(left, text, depth + 1)
             _check(right, text, depth + 1)
@@ -133,6 +155,31 @@ def _check(node: ast.expr, text: str, depth: int) -> None:
                 f"'{ast.unparse(node)}' in '{text}' is not part of the language of quantities",
                 hint='numbers, + - * / **, comparisons, metric("label", parameter=value) and functions',
             )
+
+
+def _check_constant(node: ast.BinOp) -> None:
+    """Refuse arithmetic without records that has no result, such as 1 / 0."""
+    if any(isinstance(part, (ast.Call, ast.Compare)) for part in ast.walk(node)):
+        return
+    try:
+        computed = isinstance(_constant(node), (int, float))
+    except ArithmeticError:
+        computed = False
+    if not computed:
+        raise RequestError(f"'{ast.unparse(node)}' has no value")
+
+
+def _constant(node: ast.expr) -> Any:
+    match node:
+        case ast.BinOp(left=left, op=op, right=right):
+            return BINARY[type(op)](_constant(left), _constant(right))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_constant(operand)
+        case ast.UnaryOp(operand=operand):
+            return _constant(operand)
+        case ast.Constant(value=value):
+            return value
+    raise TypeError(f"{type(node).__name__} is not a constant")
 
 
 def _check_call(node: ast.Call, name: str) -> None:
@@ -177,14 +224,23 @@ def reference_of(node: ast.Call) -> Reference:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise RequestError(f"'{text}': parameters are written out, as name=value")
-        try:
-            fixed[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError:
-            raise RequestError(f"'{text}': the value of '{keyword.arg}' is not a literal") from None
+        fixed[keyword.arg] = _literal(keyword.value, keyword.arg, text)
     seeds = fixed.pop("seeds", "mean")
     if seeds not in ("mean", "each"):
         raise RequestError(f'\'{text}\': seeds is "mean" or "each", not {seeds!r}')
     return Reference(name, node.args[0].value, tuple(sorted(fixed.items())), seeds)
+
+
+def _literal(node: ast.expr, name: str, text: str) -> Any:
+    """The value that a parameter is fixed at: a number, a word, True, False, None, or a list of them."""
+    try:
+        value = ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        value = ...
+    for part in value if isinstance(value, (list, tuple)) else (value,):
+        if not (part is None or isinstance(part, (bool, int, float, str))):
+            raise RequestError(f"'{text}': the value of '{name}' is not a number, a word or a list of them")
+    return value
 
 
 def check_names(

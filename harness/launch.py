@@ -21,13 +21,17 @@ from typing import Any
 
 import psutil
 
+from harness.answers import checked
 from harness.errors import BadOutput, HarnessError
 from harness.record import Status
 from harness.worker import Channel
 
 _LOG = 64 << 10
+_CHUNK = 64 << 10
+_GREETING = 256
 _POLL = 0.05
 _START = 120.0
+_HELLO = 2.0
 
 
 @dataclass
@@ -74,6 +78,7 @@ class Nursery:
         self._listener.bind(path)
         self._listener.listen(16)
         self._waiting: dict[tuple[str, str], tuple[socket.socket, dict[str, Any]]] = {}
+        self._expected: set[str] = set()
         self.exits: dict[str, int] = {}
         home = str(Path(__file__).resolve().parent.parent)
         known = os.environ.get("PYTHONPATH", "")
@@ -128,6 +133,7 @@ class Nursery:
     def launch(self) -> Worker:
         """A new worker."""
         token = uuid.uuid4().hex
+        self._expected = {token}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"fork": token}).encode() + b"\n")
         deadline = time.monotonic() + _START
@@ -177,17 +183,36 @@ class Nursery:
             connection, _ = self._listener.accept()
         except TimeoutError:
             return
-        # The greeting is read byte by byte: what follows it on a log connection is the method's output.
+        # Another worker's method can connect too. Only the token of the one that is waited for opens this door.
+        connection.settimeout(_HELLO)
+        hello = _greeting(connection)
+        kind = "log" if "log" in hello else "worker"
+        key = (kind, hello.get(kind))
+        if (
+            key[1] not in self._expected
+            or key in self._waiting
+            or (kind == "worker" and type(hello.get("pid")) is not int)
+        ):
+            connection.close()
+            return
         connection.settimeout(_START)
-        line = b""
-        while not line.endswith(b"\n"):
+        self._waiting[(kind, str(key[1]))] = (connection, hello)
+
+
+def _greeting(connection: socket.socket) -> dict[str, Any]:
+    """The first line of a connection; nothing where it is none."""
+    line = b""
+    try:
+        # Byte by byte: what follows it on a log connection is the method's output.
+        while not line.endswith(b"\n") and len(line) < _GREETING:
             byte = connection.recv(1)
             if not byte:
-                return
+                return {}
             line += byte
         hello = json.loads(line)
-        kind = "log" if "log" in hello else "worker"
-        self._waiting[(kind, hello[kind])] = (connection, hello)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return hello if isinstance(hello, dict) and all(isinstance(v, (str, int)) for v in hello.values()) else {}
 
 
 @dataclass
@@ -262,8 +287,10 @@ class Worker:
         if self._log_open:
             self.log.setblocking(False)
             with contextlib.suppress(BlockingIOError, OSError):
-                while self._drain():
-                    pass
+                # A process that still prints may do so faster than this reads.
+                for _ in range(_LOG // _CHUNK + 16):
+                    if not self._drain():
+                        break
         return self._tail.decode(errors="replace")
 
     def _answer(self, verb: str) -> dict[str, Any] | None:
@@ -271,15 +298,14 @@ class Worker:
             if not self.channel.fill():
                 raise self._died(verb)
             message = self.channel.take()
-        except (BadOutput, ValueError) as error:
+            if message is None:
+                return None
+            ok, told = checked(verb, message)
+        except BadOutput as error:
             raise Failed("failed", f"bad output: {error}", self.printed()) from error
-        if message is None:
-            return None
-        if "error" in message:
-            told = message["error"]
+        if told is not None:
             log = (self.printed() + "\n" + told["traceback"]).strip()
             raise Failed(told["status"], told["reason"], log)
-        ok: dict[str, Any] = message["ok"]
         return ok
 
     def _watch(self, verb: str) -> None:
@@ -312,7 +338,7 @@ class Worker:
 
     def _drain(self) -> bool:
         try:
-            chunk = self.log.recv(1 << 16)
+            chunk = self.log.recv(_CHUNK)
         except ConnectionError:
             chunk = b""
         self._tail = (self._tail + chunk)[-_LOG:]

@@ -65,6 +65,8 @@ def _evaluate(annotation: str, aliases: Mapping[str, str], depth: int = 0) -> An
     namespace: dict[str, Any] = {}
     for node in ast.walk(tree):
         match node:
+            case ast.Name(id=name) if name in namespace:
+                pass
             case ast.Name(id=name) if name in _NAMES:
                 namespace[name] = _NAMES[name]
             case ast.Name(id=name) if name in aliases and depth < 8:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Status = Literal["ok", "failed", "timeout", "out-of-memory", "skipped"]
+Seconds = Annotated[FiniteFloat, Field(ge=0)]
 
 INSTRUMENT_METRICS: dict[str, tuple[str, str, str]] = {
     "latency": ("s", "lower", "Median wall-clock time of a run."),
@@ -44,6 +45,12 @@ class Blocks(_Model):
     round: list[int] = Field(default_factory=list)
     size: list[int] = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _as_long(self) -> Blocks:
+        if not len(self.launch) == len(self.round) == len(self.size):
+            raise ValueError("the lists of its blocks are not equally long")
+        return self
+
 
 class Latency(_Model):
     """Wall-clock times of the runs.
@@ -59,12 +66,12 @@ class Latency(_Model):
         preempted: how often the kernel gave the processor to others during the runs.
     """
 
-    samples: list[float]
-    first: float
-    cpu: float | None = None
+    samples: list[Seconds] = Field(min_length=1)
+    first: Seconds
+    cpu: Seconds | None = None
     clock: str = "host"
     stopped: str = "once"
-    runs_per_sample: int = 1
+    runs_per_sample: int = Field(default=1, ge=1)
     blocks: Blocks = Field(default_factory=Blocks)
     preempted: int | None = None
 
@@ -99,6 +106,12 @@ class SeriesRecord(_Model):
     y: list[float]
     x_label: str = "step"
     y_label: str = ""
+
+    @model_validator(mode="after")
+    def _as_long(self) -> SeriesRecord:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"a series has {len(self.x)} x values but {len(self.y)} y values")
+        return self
 
 
 class Record(_Model):
@@ -144,7 +157,7 @@ class Record(_Model):
     memory: Memory = Field(default_factory=Memory)
     amount: float | None = None
     amount_unit: str = ""
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     series: dict[str, SeriesRecord] = Field(default_factory=dict)
     launches: list[Launch] = Field(default_factory=list)
     turns: str | None = None

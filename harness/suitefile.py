@@ -29,11 +29,15 @@ def _check_size(value: str | int) -> str | int:
 def size_in_bytes(value: str | int) -> int:
     """ "512MB" or "4 GiB" in bytes. Raises `ValueError` for anything else."""
     if isinstance(value, int):
-        return value
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", value)
-    if not match or match[2] not in _UNITS:
-        raise ValueError(f"'{value}' is not a size such as 512MB or 4GiB")
-    return int(float(match[1]) * _UNITS[match[2]])
+        size = value
+    else:
+        match = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]+)\s*", value)
+        if not match or match[2] not in _UNITS:
+            raise ValueError(f"'{value:.40}' is not a size such as 512MB or 4GiB")
+        size = int(float(match[1]) * _UNITS[match[2]])
+    if not 0 < size < 1 << 63:
+        raise ValueError(f"{size} bytes is not a size that memory can have")
+    return size
 
 
 Size = Annotated[str | int, AfterValidator(_check_size)]

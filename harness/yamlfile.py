@@ -1,13 +1,15 @@
 """YAML files with line numbers, read safely.
 
 Reading is YAML 1.2 in the two points where PyYAML's 1.1 surprises people: ``1e-3`` is a number and
-``on``/``yes`` are words. Duplicate keys, aliases, tags and files above a size or depth are refused, so that a
-file from elsewhere can neither run code nor exhaust memory.
+``on``/``yes`` are words. Duplicate keys, aliases, tags, control characters and files above a size or depth are refused,
+so that a file from elsewhere can neither run code, exhaust memory, nor steer a terminal.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,8 @@ from harness.errors import RequestError, RequestErrors, nearest
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
 
+# What a terminal obeys rather than shows, and what turns the order of the text after it.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 Location = tuple[str | int, ...]
@@ -75,10 +79,15 @@ def load(path: Path) -> Document:
         RequestError: it cannot be read, is not YAML, or is larger or deeper than a file of ours may be.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RequestError(f"the file has {size} bytes; at most {MAX_BYTES} are read", file=path)
-        text = path.read_text(encoding="utf-8")
+        # A device or a pipe has no size and may have no end; opening one must not wait for a writer either.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise RequestError("is not a file", file=path)
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RequestError(f"has more than {MAX_BYTES} bytes; at most so many are read", file=path)
+        text = content.decode("utf-8")
     except OSError as error:
         raise RequestError(f"cannot be read: {error.strerror or error}", file=path) from error
     except UnicodeDecodeError as error:
@@ -91,10 +100,15 @@ def loads(text: str, path: Path) -> Document:
     lines: dict[Location, int] = {}
     loader = _Loader(text)
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=_Loader):
+            line = event.start_mark.line + 1 if event.start_mark else None
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1 if event.start_mark else None
                 raise RequestError("aliases (*name) are not read", file=path, line=line)
+            # Here, since what makes nodes of the events recurses.
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise RequestError(f"is nested more than {MAX_DEPTH} deep", file=path, line=line)
         node = loader.get_single_node()
         data = _build(node, (), lines, loader, path) if node is not None else None
     except yaml.YAMLError as error:
@@ -112,8 +126,6 @@ def loads(text: str, path: Path) -> Document:
 
 def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, path: Path) -> Any:
     lines.setdefault(at, node.start_mark.line + 1)
-    if len(at) > MAX_DEPTH:
-        raise RequestError(f"is nested more than {MAX_DEPTH} deep", file=path, line=node.start_mark.line + 1)
     if node.tag not in _TAGS:
         raise RequestError(f"the tag {node.tag} is not read", file=path, line=node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
@@ -123,6 +135,8 @@ def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, pat
             if not isinstance(key_node, yaml.ScalarNode):
                 raise RequestError("a key must be a word", file=path, line=line)
             key = key_node.value
+            if _CONTROL.search(key):
+                raise RequestError("a control character is not read", file=path, line=line)
             if key in mapping:
                 raise RequestError("stands twice", file=path, line=line, field=".".join(map(str, (*at, key))))
             lines[(*at, key)] = line
@@ -130,6 +144,8 @@ def _build(node: Any, at: Location, lines: dict[Location, int], loader: Any, pat
         return mapping
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*at, i), lines, loader, path) for i, item in enumerate(node.value)]
+    if _CONTROL.search(node.value):
+        raise RequestError("a control character is not read", file=path, line=node.start_mark.line + 1)
     return loader.construct_object(node)
 
 
