@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from harness.errors import RequestError
@@ -28,7 +29,8 @@ def draw(
     """q, float32, shape (batch * heads, length, head_dim), and k and v, (batch * key_heads, length, head_dim).
 
     Args:
-        kind: "gaussian": all independent N(0, 1). "clustered": see `clustered`. "language-model": see
+        kind: "gaussian": all independent N(0, 1). "clustered": see `clustered`. "shared-clusters": see
+            `shared_clusters`. "language-model": see
             `from_model`.
         key_heads: heads of keys and values, which divide `heads`; default as many.
         batch: sequences.
@@ -40,9 +42,13 @@ def draw(
                 "the language model has a head of keys for each of queries: leave key_heads at 0"
             )
         return from_model(seed, heads, length, head_dim, batch)
+    if kind == "shared-clusters" and key_heads != heads:
+        raise RequestError("shared queries and keys have as many heads of keys: leave key_heads at 0")
     shape, key_shape = (batch * heads, length, head_dim), (batch * key_heads, length, head_dim)
     v = torch.randn(key_shape, generator=torch_generator(seed, "values"))
-    if kind == "clustered":
+    if kind == "shared-clusters":
+        q = k = shared_clusters(seed, batch * heads, length, head_dim)
+    elif kind == "clustered":
         q, k = clustered(seed, batch * heads, length, head_dim, batch * key_heads)
     else:
         q = torch.randn(shape, generator=torch_generator(seed, "queries"))
@@ -69,6 +75,16 @@ def clustered(
         return GAIN * (mu + NOISE * noise) / (1 + NOISE**2) ** 0.5
 
     return around("queries", heads), around("keys", key_heads)
+
+
+def shared_clusters(seed: int, heads: int, length: int, head_dim: int) -> Tensor:
+    """Vectors that are queries and keys at once, (heads, length, head_dim): the layer norm of 1.5 mu + 0.5 z around
+    32 centres mu of each head, mu and z ~ N(0, I), the centre drawn uniformly for each token."""
+    centres = torch.randn(heads, CLUSTERS, head_dim, generator=torch_generator(seed, "centres"))
+    own = torch_generator(seed, "shared vectors")
+    which = torch.randint(CLUSTERS, (heads, length, 1), generator=own).expand(-1, -1, head_dim)
+    noise = torch.randn(heads, length, head_dim, generator=own)
+    return F.layer_norm(1.5 * centres.gather(1, which) + 0.5 * noise, (head_dim,))
 
 
 def from_model(

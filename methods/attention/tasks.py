@@ -112,10 +112,11 @@ class SelfAttention(Task[Inputs, Attended]):
     """d of queries, keys and values."""
     causal: bool = False
     """Whether a query sees only the keys up to its own place."""
-    inputs: Literal["gaussian", "clustered", "language-model"] = "gaussian"
-    """Independent standard normal; queries and keys around shared centres (see `inputs.clustered`); or those
-    of the last layer of a byte-level model with this many heads, trained on this length and cached, on
-    held-out text."""
+    inputs: Literal["gaussian", "clustered", "shared-clusters", "language-model"] = "gaussian"
+    """Independent standard normal; queries and keys around shared centres (see `inputs.clustered`); normalised
+    vectors around centres that are queries and keys at once (see `inputs.shared_clusters`); or those of the
+    last layer of a byte-level model with this many heads, trained on this length and cached, on held-out
+    text."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of queries, keys and values; scores are computed from these in float32."""
     scored_rows: PositiveInt = 4096

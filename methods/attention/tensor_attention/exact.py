@@ -108,12 +108,12 @@ def _attend(q: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], scale: 
 
 
 def _ordinary(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Partial:
-    """Attention of order 2. Kernels for GPUs want rows of 16 bytes: zeros are added to the dimension."""
-    if (fill := -q.shape[-1] % 8) and q.device.type == "cuda":
-        q, k = (F.pad(x, (0, fill)) for x in (q, k))
+    """Attention of order 2. torch's kernels want one dimension for queries and values, on a GPU a multiple of 8:
+    zeros are added, which change no score."""
     dim = v.shape[-1]
-    if (fill := -dim % 8) and q.device.type == "cuda":
-        v = F.pad(v, (0, fill))
+    width = max(q.shape[-1], dim)
+    width += -width % 8 if q.device.type == "cuda" else 0
+    q, k, v = (F.pad(x, (0, width - x.shape[-1])) if x.shape[-1] < width else x for x in (q, k, v))
     out, lse = attend(q[None], k[None], v[None], scale=scale)
     return Partial(out[0, ..., :dim], lse[0])
 

@@ -115,6 +115,13 @@ def test_sets_of_keys_of_different_lengths_and_pieces_of_any_size(monkeypatch):
     assert torch.allclose(tensor_attention(q, keys, values, scale=0.5).out, whole.out, atol=1e-12)
 
 
+@pytest.mark.parametrize("dims", [(5, 1), (2, 6)])
+def test_values_of_another_dimension(dims):
+    q, keys, _ = sets(1, 6, dims[0])
+    _, _, values = sets(1, 6, dims[1])
+    assert torch.allclose(tensor_attention(q, keys, values, scale=1.0).out, brute(q, keys, values, 1.0)[0])
+
+
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_gradients_are_those_of_finite_differences(order):
     q, keys, values = sets(2, 3, 2, order, key_heads=1, bound=2.0)
