@@ -7,6 +7,7 @@ parameters make several contenders of one comparison.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 FIRST_SEED = 1000
+MOST = 1_000_000
+"""Method runs that one comparison of a suite may expand into; a grid with a few axes too many has no end."""
 """Verdicts use seeds from here upwards; smaller ones are left to trials."""
 
 
@@ -130,6 +133,8 @@ def specs(
             raise document.error("includes itself", ("include", i))
         others = include.suites or [n for n, p in catalog.suites.items() if p.resolve() != path]
         for other in others:
+            if other not in catalog.suites and Path(other).name != other:
+                raise document.error(f"'{other}' is not the name of a suite", ("include", i, "suites"))
             if not include.suites and load(catalog.suite(other))[0].include:
                 continue  # a suite that only gathers others would bring everything twice
             try:
@@ -217,8 +222,28 @@ def check(catalog: Catalog, key: str, spec: ComparisonSpec, document: yamlfile.D
             check_values(task, overrides.parameters, "profiles", profile, "parameters")
             check_grid(task, overrides.grid or {}, "profiles", profile, "grid")
             check_methods(overrides.methods or [], "profiles", profile, "methods")
+            there = spec.on_profile(profile)
+            if there is not None and _size(there) > MOST:
+                note(_too_many(there), "profiles", profile)
+    elif _size(spec) > MOST:
+        note(_too_many(spec))
     if errors:
         raise RequestErrors(errors)
+
+
+def _size(spec: ComparisonSpec) -> int:
+    """How many method runs a comparison of a suite expands into."""
+    methods = sum(1 if isinstance(m, str) else _points(m.grid) for m in spec.methods)
+    seeds = spec.seeds if isinstance(spec.seeds, int) else len(spec.seeds)
+    return _points(spec.grid) * methods * seeds
+
+
+def _points(grid: Mapping[str, Sequence[Any]]) -> int:
+    return math.prod(len(values) for values in grid.values())
+
+
+def _too_many(spec: ComparisonSpec) -> RequestError:
+    return RequestError(f"expands into {_size(spec)} method runs; at most {MOST} are planned", hint="split it")
 
 
 def comparisons(

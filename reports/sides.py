@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from harness import profile
 from harness.errors import RequestError, nearest
 from harness.record import Record
-from harness.store import Store
+from harness.store import Store, transfer
 
 KINDS = ("revision", "machine", "profile")
 """What can be selected from one store, as in ``machine:lab3``."""
@@ -138,50 +135,17 @@ def _file(path: Path) -> Iterator[Record]:
     if not path.is_file():
         hint = f"a store, an export, or {', '.join(k + ':…' for k in KINDS)}"
         raise RequestError(f"there is no '{path}' to compare", hint=hint)
-    if path.suffix in (".jsonl", ".ndjson"):
-        return _lines(path)
-    if path.suffix == ".parquet":
-        return _parquet(path)
+    if path.name.endswith((*transfer.LINES, *transfer.TABLES)):
+        return transfer.read(path)
     with path.open("rb") as file:
         if file.read(16) != b"SQLite format 3\x00":
             raise RequestError(
                 f"'{path}' is neither a store nor an export with whole records",
                 hint="those are .jsonl and .parquet; a .csv has no samples",
             )
-    return Store(path).records()
+    return _stored(path)
 
 
-def _lines(path: Path) -> Iterator[Record]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _record(line, path, number)
-
-
-def _parquet(path: Path) -> Iterator[Record]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise RequestError(f"it cannot be read: {str(error).splitlines()[0]}", file=path) from error
-    with file:
-        if "document" not in file.schema_arrow.names:
-            raise RequestError(
-                "it has no column 'document' with whole records", file=path, hint="compare records.parquet"
-            )
-        number = 0
-        for batch in file.iter_batches(columns=["document"]):
-            for text in batch.column(0).to_pylist():
-                number += 1
-                yield _record(text, path, number)
-
-
-def _record(text: Any, path: Path, number: int) -> Record:
-    try:
-        return Record.model_validate_json(text or "")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or None
-        raise RequestError(f"not a record: {first['msg']}", file=path, line=number, field=where) from error
+def _stored(path: Path) -> Iterator[Record]:
+    with transfer.elsewhere(str(path)) as store:
+        yield from store.records()

@@ -7,7 +7,6 @@ out, so only a change above `DRIFT` counts.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import tempfile
@@ -18,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness import environment, profile, runner, suite
 from harness.catalog import Catalog
 from harness.current import identity_of, newest
@@ -29,7 +26,7 @@ from harness.gate.model import Change, Finding, GateResult, Side, Timed
 from harness.gate.run import Options
 from harness.measure.statistics import log_latencies
 from harness.record import Record
-from harness.store import Store
+from harness.store import Store, transfer
 from harness.suite import Comparison, Contestant
 from harness.suitefile import Gate
 
@@ -143,31 +140,21 @@ def run_against(
 
 
 def read(against: str) -> Iterable[Record]:
-    """The records of a store or of a file of JSON lines.
+    """The records of a store, which is only read, or of a file of JSON lines or Parquet.
 
     Raises:
         RequestError: there is no such file, or a line is no record.
     """
     path = Path(against).expanduser()
-    if path.suffix not in (".jsonl", ".ndjson"):
-        if "://" not in against and not path.is_file():
-            raise RequestError(
-                f"there is no store '{against}'", hint="a store, or records as JSON lines (.jsonl)"
-            )
-        yield from Store(against).records()
+    if path.name.endswith((*transfer.LINES, *transfer.TABLES)):
+        yield from transfer.read(path)
         return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"'{against}' cannot be read: {error.strerror}") from error
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            yield Record.model_validate(json.loads(line))
-        except (ValueError, ValidationError) as error:
-            first = str(error).splitlines()[0]
-            raise RequestError(f"is not a record: {first}", file=path, line=number) from error
+    if "://" not in against and not path.is_file():
+        raise RequestError(
+            f"there is no store '{against}'", hint="a store, or records as JSON lines (.jsonl) or Parquet"
+        )
+    with transfer.elsewhere(against) as source:
+        yield from source.records()
 
 
 def _key(comparison: Comparison, contestant: Contestant) -> str:

@@ -94,7 +94,7 @@ def test_what_cannot_be_read_is_one_clear_error(options: Options, tmp_path: Path
         run_against(options, str(tmp_path / "absent.sqlite"))
     bad = tmp_path / "bad.jsonl"
     bad.write_text("\n" + json.dumps({"key": 1}) + "\n")
-    with pytest.raises(RequestError, match=r"bad.jsonl:2: is not a record"):
+    with pytest.raises(RequestError, match=r"bad.jsonl:2: key: is not a record"):
         list(read(str(bad)))
     bad.write_text("")
     with pytest.raises(RequestError, match="has no record of what the suite"):
