@@ -11,6 +11,7 @@ from harness import paper as papers
 from harness.catalog import Catalog
 from harness.console import console, styled, table
 from harness.paper import Claim
+from harness.selecting import records_behind
 from harness.store import Store
 from harness.verdict import OUTCOMES, Verdict, decide
 
@@ -21,7 +22,9 @@ def paper(catalog: Catalog, slug: str, store: str | None, profiles: Sequence[str
 
     entry = catalog.paper(slug)
     described, _ = papers.load(entry.file)
-    verdicts = decide(catalog, Store(store).records(), papers=[slug], profiles=profiles)
+    found = records_behind(catalog, Store(store), [slug], profiles)
+    verdicts = decide(catalog, found, papers=[slug], profiles=profiles)
+    catalog.save_index()
     if as_json:
         methods = [m.name for m in catalog.methods_of(slug)]
         print(
@@ -73,7 +76,7 @@ def _claim(claim: Claim, verdicts: Sequence[Verdict]) -> None:
         conditions = "; ".join(f"{c.quantity} {c.describe()}" for c in rule.all)
         out.print(f"  {kind:<10} if {escape(conditions)} [dim](on {', '.join(rule.profiles)})[/]")
     for verdict in verdicts:
-        out.print(f"  {verdict.profile:<9} {styled(verdict.outcome)}: {escape(verdict.reason)}")
+        out.print(f"  {verdict.profile:<9} {styled(verdict.outcome)}: {escape(verdict.reason)}{_stale(verdict)}")
         for name, control in verdict.controls.items():
             out.print(f"            [dim]{escape(name)}: {escape(str(control))}[/]")
     if claim.note:
@@ -130,7 +133,19 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     )
 
 
+def _stale(verdict: Verdict) -> str:
+    """What a reader has to know of a verdict whose records are not of the source as it is now."""
+    if not verdict.stale:
+        return ""
+    which = "all" if verdict.stale == len(verdict.keys) else f"{verdict.stale} of {len(verdict.keys)}"
+    return f"; stale: the source has changed since {which} of its records were measured".replace("all of its", "its")
+
+
 def _short(verdict: Verdict) -> str:
+    return _decisive(verdict) + _stale(verdict)
+
+
+def _decisive(verdict: Verdict) -> str:
     if verdict.outcome == "not measured" or not verdict.conditions:
         return verdict.reason
     decisive = next((c for c in verdict.conditions if c.outcome == verdict.outcome), verdict.conditions[0])

@@ -21,6 +21,7 @@ from harness.current import current, identity_of
 from harness.errors import NotMeasured
 from harness.paper import Claim, Condition, Rule
 from harness.record import INSTRUMENT_METRICS, Record
+from harness.stale import stale
 
 Outcome = Literal["reproduced", "consistent", "contradicted", "inconclusive", "not measured"]
 _TIMES = ("s", "ms", "us", "µs", "ns", "min", "h", "1/s")
@@ -75,6 +76,7 @@ class Verdict(_Model):
         conditions: all conditions of the rule.
         controls: figures that are reported beside the verdict and decide nothing.
         keys: the records behind it.
+        stale: how many of them are stale, measured with source of the method or task that has changed since.
         setting: parameters of the task that all those records share.
     """
 
@@ -88,6 +90,7 @@ class Verdict(_Model):
     conditions: list[Decided] = Field(default_factory=list)
     controls: dict[str, Figure | str] = Field(default_factory=dict)
     keys: list[str] = Field(default_factory=list)
+    stale: int = 0
     setting: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -160,6 +163,7 @@ def _decide(slug: str, claim: Claim, place: str, evidence: Evidence) -> Verdict:
             conditions=decided,
             controls=controls,
             keys=keys,
+            stale=len(stale(evidence.catalog, records)),
             setting=_shared([r.task_parameters for r in records]),
         )
     return verdict("not measured", reasons[-1])
