@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.catalog import Catalog
+from harness.executors import Executor
 from harness.runner import Progress, Summary
 from harness.store import Store
 
@@ -28,6 +29,7 @@ def run(
     fresh: bool = False,
     retry: bool = False,
     allow_generated_code: bool = False,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> Summary:
     """Measure what suites ask for and the store does not have yet.
@@ -43,6 +45,7 @@ def run(
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
         allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`.
+        executor: where comparisons run, from `harness.executors.make`; on this machine unless another is given.
         progress: whether to show what is running.
 
     Returns:
@@ -59,7 +62,9 @@ def run(
     chosen = running.planned(catalog, names, places, papers, tags, comparisons)
     display: Progress = running.Display() if progress else Progress()
     with sandbox.allowing(allow_generated_code):
-        return runner.run(catalog, chosen, Store(store), fresh=fresh, retry=retry, progress=display)
+        return runner.run(
+            catalog, chosen, Store(store), fresh=fresh, retry=retry, executor=executor, progress=display
+        )
 
 
 def records(
@@ -84,7 +89,8 @@ def verdicts(
 ) -> pd.DataFrame:
     """A verdict for every claim on every profile that has records, one row each.
 
-    Columns: paper, claim, profile, outcome, reason, rule, quantity, value, low, high, unit, seeds, samples, records.
+    Columns: paper, claim, profile, outcome, reason, rule, quantity, value, low, high, unit, seeds, samples, records and
+    how many of those are stale.
     """
     import pandas as pd
 
@@ -107,6 +113,7 @@ def verdicts(
                 "seeds": figure.seeds if figure else None,
                 "samples": figure.samples if figure else None,
                 "records": len(verdict.keys),
+                "stale": verdict.stale,
             }
         )
     return pd.DataFrame(rows)
@@ -145,9 +152,12 @@ def _decide(
     profiles: Sequence[str],
     methods: Sequence[str | Path],
 ) -> list[Verdict]:
+    from harness.selecting import records_behind
     from harness.verdict import decide
 
-    return decide(_catalog(methods), Store(store).records(), papers=papers, profiles=profiles)
+    catalog = _catalog(methods)
+    records = records_behind(catalog, Store(store), papers, profiles)
+    return decide(catalog, records, papers=papers, profiles=profiles)
 
 
 def _catalog(methods: Sequence[str | Path]) -> Catalog:

@@ -12,7 +12,20 @@ from typing import Annotated
 import typer
 
 from harness import cli_gate, cli_store
-from harness.cli_options import Json, Methods, Only, Papers, Profiles, StoreOption, Tags, catalog_of, print_json
+from harness.cli_options import (
+    Address,
+    Cluster,
+    ExecutorName,
+    Json,
+    Methods,
+    Only,
+    Papers,
+    Profiles,
+    StoreOption,
+    Tags,
+    catalog_of,
+    print_json,
+)
 from harness.errors import HarnessError, RequestError, RequestErrors, nearest
 
 EXIT_CODES = (
@@ -84,6 +97,9 @@ def run(
         typer.Option("--retry", help="Measure again what is stored as failed, timed out or out of memory."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured, and stop.")] = False,
+    executor: ExecutorName = "local",
+    address: Address = None,
+    cluster: Cluster = None,
     fail_on_contradicted: Annotated[
         bool, typer.Option("--fail-on-contradicted", help="Exit with 1 when a claim is contradicted.")
     ] = False,
@@ -119,6 +135,9 @@ def run(
             fresh=fresh,
             retry=retry,
             dry_run=dry_run,
+            executor=executor,
+            address=address,
+            cluster=cluster,
             fail_on_contradicted=fail_on_contradicted,
             report=report,
             as_json=as_json,
@@ -143,6 +162,7 @@ def claims(
 ) -> None:
     """Say for every claim of every paper whether it holds, from the records in the store."""
     from harness import show as showing
+    from harness.selecting import records_behind
     from harness.store import Store
     from harness.verdict import OUTCOMES, decide
 
@@ -150,7 +170,9 @@ def claims(
         if outcome not in OUTCOMES:
             raise RequestError(f"'{outcome}' is not a verdict", hint=nearest(outcome, OUTCOMES))
     catalog = catalog_of(methods)
-    found = decide(catalog, Store(store).records(), papers=papers or (), profiles=profiles or ())
+    records = records_behind(catalog, Store(store), papers or (), profiles or ())
+    found = decide(catalog, records, papers=papers or (), profiles=profiles or ())
+    catalog.save_index()
     chosen = [v for v in found if not outcomes or v.outcome in outcomes]
     if as_json:
         print_json([v.model_dump(mode="json") for v in chosen])

@@ -33,6 +33,26 @@ Profiles = Annotated[
     list[str] | None,
     typer.Option("--profile", metavar="PROFILE", help="cpu, edge-gpu or datacenter-gpu. May be repeated."),
 ]
+ExecutorName = Annotated[
+    str,
+    typer.Option("--executor", metavar="NAME", help="Where comparisons run: local, ray or slurm."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Of a Ray cluster, e.g. HOST:6379 or auto (default $RAY_ADDRESS or auto).",
+    ),
+]
+Cluster = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster",
+        metavar="FILE",
+        help="What comparisons of each profile ask the cluster for; see docs/clusters.md.",
+    ),
+]
 
 
 def catalog_of(methods: list[Path] | None) -> Any:

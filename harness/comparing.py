@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import environment, measuring, profile, sandbox
+from harness import environment, machine, measuring, profile, sandbox
 from harness.cache import default_directory
 from harness.catalog import Catalog, MethodEntry
 from harness.errors import HarnessError, Unavailable
@@ -25,6 +25,9 @@ from harness.measuring import Seat
 from harness.planning import Step
 from harness.record import Record
 from harness.suite import Comparison, Contestant
+
+if TYPE_CHECKING:
+    from harness.stale import Changed
 
 PRELOAD = (
     "torch",
@@ -39,6 +42,9 @@ PRELOAD = (
 @dataclass
 class Progress:
     """What a display is told; the base class shows nothing."""
+
+    def changed(self, found: Changed) -> None:
+        """Of what is measured next, `found` was measured before with other source or versions."""
 
     def begin(self, steps: Sequence[Step], stored: int) -> None:
         """`steps` are to be measured; `stored` more are stored already."""
@@ -95,6 +101,30 @@ def nursery_for(
         return Nursery(PRELOAD, packages=packages, variables=variables, python=python, luck=luck)
 
 
+def carry_out(
+    catalog: Catalog, group: Sequence[Step], nursery: Callable[[], Nursery], progress: Progress
+) -> list[Record]:
+    """One comparison on this machine: a record for each of its steps, in their order.
+
+    Args:
+        catalog: where tasks and methods are.
+        group: methods of one comparison.
+        nursery: called for one once something can run here.
+        progress: a display.
+    """
+    reasons = [unavailable(catalog, step) for step in group]
+    possible = [step for step, reason in zip(group, reasons, strict=True) if reason is None]
+    records = {
+        id(step): record_of(step, "skipped", reason=reason)
+        for step, reason in zip(group, reasons, strict=True)
+        if reason is not None
+    }
+    if possible:
+        made = measure(catalog, possible, nursery(), progress)
+        records |= {id(step): record for step, record in zip(possible, made, strict=True)}
+    return [records[id(step)] for step in group]
+
+
 def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress: Progress) -> list[Record]:
     """Take the methods of one comparison from launch to records."""
     comparison = steps[0].comparison
@@ -114,16 +144,30 @@ def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress:
         )
         for step in steps
     ]
-    watch = disturbance.Watch(gpu=place.device == "cuda")
-    for step in steps:
-        progress.start(step)
-    conditions = measuring.measure(
-        seats, plan_of(comparison), cpus=environment.cpus(), threads=threads, rng=random.Random()
-    )
-    found = watch.stop()
-    where = {**environment.snapshot(), "disturbances": found, "conditions": asdict(conditions)}
+    what = {"comparison": comparison.name, "suite": comparison.suite, "seed": str(comparison.seed)}
+
+    def waiting() -> None:
+        progress.phase(steps[0], "waiting for the machine")
+
+    with machine.reserved(what, share=comparison.share, waiting=waiting) as beside:
+        watch = disturbance.Watch(gpu=place.device == "cuda")
+        for step in steps:
+            progress.start(step)
+        conditions = measuring.measure(
+            seats, plan_of(comparison), cpus=environment.cpus(), threads=threads, rng=random.Random()
+        )
+        found = watch.stop()
+    where = {
+        **environment.snapshot(),
+        "disturbances": found,
+        "conditions": asdict(conditions),
+        "beside": beside,
+    }
     turns = uuid.uuid4().hex if conditions.side_by_side else None
     unstable = disturbance.unstable(found)
+    if beside:
+        others = f"{len(beside)} other comparison{'s' if len(beside) > 1 else ''}"
+        unstable = f"it shared the machine with {others}, as its suite allows"
     return [
         record_of(
             step,

@@ -130,12 +130,20 @@ class Nursery:
             )
         self.fixed_addresses = bool(json.loads(line)["fixed_addresses"])
 
+    @property
+    def alive(self) -> bool:
+        """Whether it can still launch workers."""
+        return self._process.poll() is None
+
     def launch(self) -> Worker:
-        """A new worker."""
+        """A new worker. Raises `Failed` when it cannot be started."""
         token = uuid.uuid4().hex
         self._expected = {token}
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"fork": token}).encode() + b"\n")
+        try:
+            self._process.stdin.write(json.dumps({"fork": token}).encode() + b"\n")
+        except OSError:
+            raise Failed("failed", "the process that starts methods was ended from outside") from None
         deadline = time.monotonic() + _START
         while {("worker", token), ("log", token)} - set(self._waiting):
             if self.exited(token) is not None or time.monotonic() > deadline:

@@ -24,17 +24,13 @@ class Step:
 def plan(catalog: Catalog, comparisons: Iterable[Comparison]) -> list[Step]:
     """All methods of all comparisons, with the keys of their records."""
     steps = []
-    digests: dict[tuple[str, str], str] = {}
     for comparison in comparisons:
-        task = catalog.task(comparison.task)
+        catalog.task(comparison.task)
         for contestant in comparison.contestants:
-            pair = (comparison.task, contestant.method)
-            if pair not in digests:
-                method = catalog.method(contestant.method)
-                digests[pair] = key_of({"task": catalog.digest(task), "method": catalog.digest(method)})[:16]
-            steps.append(
-                Step(comparison, contestant, _key(comparison, contestant, digests[pair]), digests[pair])
-            )
+            catalog.method(contestant.method)
+            source = catalog.source_of(comparison.task, contestant.method)
+            assert source is not None
+            steps.append(Step(comparison, contestant, _key(comparison, contestant, source), source))
     return steps
 
 
@@ -84,6 +80,7 @@ def _key(comparison: Comparison, contestant: Contestant, source: str) -> str:
             "repeats": comparison.repeats,
             "threads": comparison.threads,
             "flush_cache": comparison.flush_cache,
+            **({"share": True} if comparison.share else {}),
             "source": source,
             "versions": environment.versions(),
         }

@@ -1,4 +1,4 @@
-"""Carries out comparisons one after another: resumes, stores what was measured, tells a display.
+"""Carries out comparisons: resumes, stores what was measured, tells a display.
 
 A crash, a hang or an exhausted memory costs the record of the method that caused it, never the suite. What is stored
 is not repeated.
@@ -7,8 +7,10 @@ is not repeated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
+from harness import stale
 from harness.catalog import Catalog
 from harness.comparing import (
     PRELOAD,
@@ -17,12 +19,11 @@ from harness.comparing import (
     missing_packages,
     nursery_for,
     plan_of,
-    record_of,
     request_for,
     start_nursery,
-    unavailable,
 )
-from harness.launch import Nursery
+from harness.executors import Executor, Work
+from harness.executors.local import Local
 from harness.planning import Step, groups, plan, remaining
 from harness.record import Record, Status
 from harness.store import Store
@@ -65,6 +66,7 @@ def run(
     *,
     fresh: bool = False,
     retry: bool = False,
+    executor: Executor | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Summary:
@@ -79,6 +81,7 @@ def run(
         store: where records are and go.
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
+        executor: where comparisons run; on this machine unless another is given.
         progress: a display.
         should_stop: asked before each comparison, and before each method of one that takes no turns; True ends the run
             there, with all so far stored.
@@ -87,39 +90,28 @@ def run(
     steps = plan(catalog, comparisons)
     known = {} if fresh else store.get(step.key for step in steps)
     summary = Summary()
-    work: list[list[Step]] = []
+    waiting: list[list[Step]] = []
     for group in groups(steps):
         todo, stored = remaining(group, known, retry)
         summary.records += stored
-        work += todo
+        waiting += todo
     summary.stored = len(summary.records)
-    progress.begin([step for group in work for step in group], summary.stored)
-    if not work:
+    missing = [step for group in waiting for step in group]
+    if missing and not fresh:
+        progress.changed(stale.changed(store, [step for step in missing if step.key not in known]))
+    progress.begin(missing, summary.stored)
+    if not waiting:
         return summary
-    nursery: Nursery | None = None
-    try:
-        for group in work:
-            if should_stop():
-                break
-            reasons = [unavailable(catalog, step) for step in group]
-            possible = [step for step, reason in zip(group, reasons, strict=True) if reason is None]
-            if possible and nursery is None:
-                nursery = start_nursery(catalog, [step for each in work for step in each])
-            records = [
-                record_of(step, "skipped", reason=reason)
-                for step, reason in zip(group, reasons, strict=True)
-                if reason is not None
-            ]
-            if possible:
-                assert nursery is not None
-                records += measure(catalog, possible, nursery, progress)
+    store.open()
+    executor = executor or Local()
+    work = Work(catalog, waiting, progress, should_stop)
+    with closing(executor.carry_out(work)) as finished:
+        for taken, records in finished:
+            # Together: of methods that take turns all records are stored or none.
             made = {record.key: record for record in records}
             store.add(*made.values())
-            for step in group:
+            for step in taken:
                 summary.records.append(made[step.key])
                 summary.measured += 1
                 progress.finish(step, made[step.key])
-    finally:
-        if nursery is not None:
-            nursery.close()
     return summary

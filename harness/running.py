@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import check, profile, runner, suite
+from harness import check, executors, profile, runner, suite
 from harness import show as showing
 from harness.catalog import Catalog
 from harness.console import console, styled
 from harness.errors import HarnessError, RequestErrors
 from harness.record import Record
 from harness.runner import Step
+from harness.selecting import records_behind
 from harness.store import Store
 from harness.verdict import Verdict, decide
 
@@ -40,12 +41,16 @@ def main(
     fresh: bool,
     retry: bool,
     dry_run: bool,
+    executor: str,
+    address: str | None,
+    cluster: Path | None,
     fail_on_contradicted: bool,
     report: Path | None,
     as_json: bool,
 ) -> int:
     """Run suites and print what came of them. Returns the exit code."""
     comparisons = planned(catalog, suites, profiles, papers, tags, only)
+    place = executors.make(executor, address, cluster)
     served = sorted({c.paper for c in comparisons if c.paper})
     if dry_run:
         _dry_run(catalog, comparisons, Store(store), as_json)
@@ -58,7 +63,9 @@ def main(
     records = Store(store)
     display = Display(quiet=as_json)
     try:
-        summary = runner.run(catalog, comparisons, records, fresh=fresh, retry=retry, progress=display)
+        summary = runner.run(
+            catalog, comparisons, records, fresh=fresh, retry=retry, executor=place, progress=display
+        )
     except KeyboardInterrupt:
         display.close()
         console(stderr=True).print(
@@ -66,7 +73,11 @@ def main(
         )
         return 130
     catalog.save_index()
-    verdicts = decide(catalog, records.records(), papers=served, profiles=profiles) if served else []
+    verdicts = []
+    if served:
+        verdicts = decide(
+            catalog, records_behind(catalog, records, served, profiles), papers=served, profiles=profiles
+        )
     page = write_report(catalog, records, report, served, profiles) if report else None
     if as_json:
         print(

@@ -1,4 +1,4 @@
-"""JSON Schemas of ``paper.yaml``, of suites, of the file of verdicts and of a gate's, generated from the models."""
+"""JSON Schemas of ``paper.yaml``, suites and cluster files, of verdicts and of a gate, generated from the models."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.executors.ray import RayFile
+from harness.executors.slurm import SlurmFile
 from harness.gate.model import GateResult
 from harness.paper import Paper
 from harness.suitefile import Suite
@@ -16,6 +18,8 @@ FILES: dict[str, type[Any]] = {
     "suite.schema.json": Suite,
     "verdicts.schema.json": VerdictFile,
     "gate.schema.json": GateResult,
+    "ray.schema.json": RayFile,
+    "slurm.schema.json": SlurmFile,
 }
 _WRITTEN_BY_US = {VerdictFile, GateResult}
 

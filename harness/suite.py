@@ -62,6 +62,7 @@ class Comparison:
     precision: float | None = None
     threads: int | None = None
     flush_cache: bool = False
+    share: bool = False
     amount_unit: str = ""
 
 
@@ -276,6 +277,7 @@ def comparisons(
                 precision=spec.measure.precision,
                 threads=spec.measure.threads,
                 flush_cache=bool(spec.measure.flush_cache),
+                share=bool(spec.measure.share),
                 amount_unit=task.amount_unit,
             )
 

@@ -77,6 +77,11 @@ class Timing(_Model):
     flush_cache: bool | None = Field(
         default=None, description="On a GPU, empty its L2 cache between runs (default false)."
     )
+    share: bool | None = Field(
+        default=None,
+        description="Whether other comparisons that share may be measured on the same machine at the same time: for those"
+        " of which only accuracy or other figures than times count (default false).",
+    )
     min_samples: int | None = Field(default=None, ge=1, description="At least so many (default 5).")
     max_samples: int | None = Field(default=None, ge=1, description="At most so many (default 1000).")
 

@@ -28,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import strays
 from harness.catalog import install_packages
 from harness.environment import THREAD_VARIABLES
 from harness.errors import BadOutput, Unavailable
@@ -317,34 +318,43 @@ def _nursery(path: str, preload: list[str], packages: dict[str, Path], modules: 
         # A module that cannot be imported fails where it is used, in the child of the method that needs it.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
-    _die_with_parent()
+    # Not SIGKILL: what the methods started is ended first.
+    strays.adopt_orphans()
+    strays.signal_when_parent_ends(signal.SIGTERM)
     children: dict[int, str] = {}
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    parent = os.getppid()
     _report({"ready": os.getpid(), "fixed_addresses": _addresses_are_fixed()})
     orders = b""
-    while True:
-        readable, _, _ = select.select([0, read_end], [], [])
-        if read_end in readable:
-            os.read(read_end, 4096)
-            _reap(children)
-        if 0 in readable:
-            chunk = os.read(0, 1 << 16)
-            if not chunk:
-                break
-            orders += chunk
-            while b"\n" in orders:
-                line, _, orders = orders.partition(b"\n")
-                token = json.loads(line)["fork"]
-                pid = os.fork()
-                if pid == 0:
-                    _begin(path, token, read_end, write_end)
-                children[pid] = token
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    try:
+        while True:
+            readable, _, _ = select.select([0, read_end], [], [])
+            if read_end in readable:
+                signals = os.read(read_end, 4096)
+                _reap(children)
+                strays.end_strays(children)
+                if signal.SIGTERM in signals or os.getppid() != parent:
+                    break
+            if 0 in readable:
+                chunk = os.read(0, 1 << 16)
+                if not chunk:
+                    break
+                orders += chunk
+                while b"\n" in orders:
+                    line, _, orders = orders.partition(b"\n")
+                    token = json.loads(line)["fork"]
+                    pid = os.fork()
+                    if pid == 0:
+                        _begin(path, token, read_end, write_end)
+                    children[pid] = token
+    except BrokenPipeError:
+        pass  # the runner is gone
+    finally:
+        strays.end_all()
     return 0
 
 
@@ -354,9 +364,11 @@ def _begin(path: str, token: str, *inherited: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for descriptor in inherited:
             os.close(descriptor)
-        _die_with_parent()
+        strays.signal_when_parent_ends(signal.SIGKILL)
+        strays.adopt_orphans()
         _child(path, token)
         code = 0
     finally:
@@ -381,12 +393,6 @@ def _reap(children: dict[int, str]) -> None:
 
 def _report(message: dict[str, Any]) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this process when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 _PERSONALITY = 0xFFFFFFFF

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 
-from harness import data
+from harness import data, machine
 
 pytest_plugins = "pytester"
+
+# Comparisons of tests do not wait for those of another process of the tests, nor for what else is measured here.
+_TURNS = tempfile.TemporaryDirectory(prefix="harness-tests-")
+os.environ[machine.VARIABLE] = _TURNS.name
 
 
 def needs_data(*names: str) -> pytest.MarkDecorator:
