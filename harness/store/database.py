@@ -135,7 +135,7 @@ class Database:
         """Turns errors of the database and of the file system into one sentence about the store."""
         try:
             yield
-        except (sql.exc.SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
+        except (sql.exc.SQLAlchemyError, sqlite3.Error, UnicodeError, ImportError, OSError) as error:
             if self._reached and passes(error):
                 raise Gone(f"the store '{self.location}' cannot be reached: {first_line(error)}") from error
             raise self._refusal(error) from error
@@ -146,8 +146,8 @@ class Database:
             hint = "stores on PostgreSQL need: python -m pip install 'paper-harness[postgres]'"
         elif "malformed" in text or "not a database" in text or "decode" in text.lower():
             hint = "it is not a store, or is damaged: restore a copy, or name another store"
-        elif isinstance(error, OSError):
-            text, hint = str(error.strerror), f"name another with --store or {VARIABLE}"
+        elif isinstance(error, OSError) and error.strerror:
+            text, hint = error.strerror, f"name another with --store or {VARIABLE}"
         else:
             hint = "a store is an SQLite file of ours or the URL of a PostgreSQL database"
         return RequestError(f"the store '{self.location}' cannot be opened: {text}", hint=hint)

@@ -74,10 +74,10 @@ def merge(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: K
     """Write rows with different keys as `put` does, and count what came of them."""
     keys = [row["key"] for row in rows]
     query = sql.select(table.c.key, table.c.digest).where(table.c.key.in_(keys))
-    before: dict[str, str] = dict(connection.execute(query).tuples().all())
+    before: dict[str, str] = {key: digest for key, digest in connection.execute(query)}  # noqa: C416
     others = [row for row in rows if before.get(row["key"]) != row["digest"]]
     put(connection, others, keep)
-    after: dict[str, str] = dict(connection.execute(query).tuples().all())
+    after: dict[str, str] = {key: digest for key, digest in connection.execute(query)}  # noqa: C416
     replaced = sum(row["key"] in before and after[row["key"]] == row["digest"] for row in others)
     new = sum(row["key"] not in before for row in rows)
     return Added(new, len(rows) - len(others), replaced, len(others) - new - replaced)

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from harness.current import newest
 from harness.errors import HarnessError
-from harness.record import Latency, Record, SeriesRecord, key_of
+from harness.record import Latency, SeriesRecord, key_of
 from harness.store import Store
 from harness.store.checking import check
 from harness.store.database import writing
 from harness.store.tables import about, measured_of
 from harness.store.tables import records as table
+from tests.harness.stored import record
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -29,16 +30,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = Store(tmp_path / "records.sqlite" if sqlite else request.getfixturevalue("database"), patience=1.0)
     yield made
     made.close()
-
-
-def record(key: str = "k", **changes: object) -> Record:
-    base = {
-        "key": key, "suite": "s", "comparison": "c", "paper": "p", "task": "t", "task_parameters": {"n": 3},
-        "method": "m", "label": "m", "method_parameters": {"lr": 0.1}, "seed": 1000, "profile": "cpu", "source": "x",
-        "status": "ok", "latency": Latency(samples=[2.0, 4.0, 3.0], first=9.0), "metrics": {"accuracy": 0.5},
-        "started": "2026-01-01T00:00:00+00:00",
-    }  # fmt: skip
-    return Record.model_validate({**base, **changes})
 
 
 def test_round_trip_and_idempotence(store: Store) -> None:
@@ -175,7 +166,7 @@ _scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | _finite | 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parameters=st.dictionaries(_texts, st.recursive(_scalars, st.lists, max_leaves=5), max_size=4),
-    metrics=st.dictionaries(_texts, st.floats(allow_nan=False), max_size=4),
+    metrics=st.dictionaries(_texts, _finite, max_size=4),
     reason=_texts,
     samples=st.lists(st.floats(0, 1e6), min_size=1, max_size=5),
 )
