@@ -74,6 +74,13 @@ def qualify(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Fuzz the parsers of what comes from elsewhere for a minute; arguments go to libFuzzer: -- -max_total_time=3600."""
+    session.install("-e", ".[fuzz]")
+    session.run("python", os.path.join("tests", "fuzz", "parsers.py"), *(session.posargs or ["-max_total_time=60"]))
+
+
+@nox.session
 def benchmarks(session: nox.Session) -> None:
     """Measure the engine itself with pytest-benchmark: launch overhead, planning, two hundred comparisons."""
     session.install("-e", ".[test]")

@@ -1,7 +1,7 @@
 """Fuzzes every parser of what comes from elsewhere: ``python tests/fuzz/parsers.py [libFuzzer's options]``.
 
-The first byte of an input chooses the parser, the rest is what it reads. Whatever the input, a parser returns or raises an
-error made for whoever wrote it; anything else, a hang or exhausted memory is a finding. ``nox -s fuzz`` runs it for a
+The first byte of an input chooses the parser, the rest is what it reads. Whatever the input, a parser returns or raises
+an error made for whoever wrote it; anything else, a hang or exhausted memory is a finding. ``nox -s fuzz`` runs it for a
 minute, and ``-- -max_total_time=3600`` for an hour. It starts from the suites and papers that are there.
 """
 
