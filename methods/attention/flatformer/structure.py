@@ -14,7 +14,7 @@ from methods.attention.flatformer.encoders import AttentionEncoder, Groups
 from methods.attention.flatformer.grouping import Slots, Windows
 
 NEIGHBOURS = 32
-ROWS = 256
+ROWS = 128
 
 MISSED = (
     Metric(
