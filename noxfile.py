@@ -88,6 +88,14 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Kill runs two hundred times, and what else the tests of faults do, in full; takes some minutes."""
+    session.install("-e", ".[test]")
+    command = ["pytest", "tests/harness/test_faults.py", "tests/harness/executors", "-rP", "--timeout", "3000"]
+    session.run(*command, *session.posargs, env={"HARNESS_SCALE": "1"})
+
+
+@nox.session
 def schemas(session: nox.Session) -> None:
     """Write the JSON Schemas of papers and suites to docs/schemas/ again."""
     session.install("-e", ".")
