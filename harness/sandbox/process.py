@@ -12,7 +12,6 @@ import secrets
 import selectors
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
 import time
@@ -22,14 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from harness.errors import HarnessError
-from harness.sandbox import calls, mechanism
+from harness.sandbox import calls, mechanism, watching
 
 Status = Literal["passed", "failed", "timeout", "out-of-memory", "over-limit", "refused"]
 
 _TICK = 0.02
 _ANSWER = 64 << 10
 _START = 60.0
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,13 +272,13 @@ class _Run:
         if now - self._began > limits.time + (0 if b"\n" in self._text["answer"] else _START):
             self._stopped = ("timeout", f"was still going after {limits.time:g} s")
             return
-        seen = _look_inside(self._process.pid)
+        seen = watching.look_inside(self._process.pid)
         # Bubblewrap does not hand on what its processes used.
         self._cpu_time = max(self._cpu_time, seen.cpu_time)
         if seen.threads > limits.processes:
             self._stopped = ("over-limit", f"had {seen.threads} threads; {limits.processes} are allowed")
             return
-        size, entries = _usage(self._scratch, limits.entries)
+        size, entries = watching.usage(self._scratch, limits.entries)
         if entries > limits.entries:
             self._stopped = ("over-limit", f"made more than {limits.entries} files and folders")
         elif size + seen.hidden > limits.disk:
@@ -325,63 +323,6 @@ def _sealed(content: bytes) -> int:
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
     return descriptor
-
-
-@dataclass
-class _Seen:
-    """What was seen of a running process and those below it."""
-
-    threads: int = 0
-    cpu_time: float = 0.0
-    hidden: int = 0
-    """Bytes of files that are open and have been removed from their folder."""
-
-
-def _look_inside(pid: int) -> _Seen:
-    seen = _Seen()
-    # Below bubblewrap is the program; a program itself has nothing below it.
-    waiting = [str(pid)]
-    while waiting:
-        process = waiting.pop()
-        # It may end while it is looked at.
-        with contextlib.suppress(OSError):
-            waiting += Path(f"/proc/{process}/task/{process}/children").read_text().split()
-            # After the name, which may hold anything: state, parent, ...; see proc(5).
-            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-            seen.threads = max(seen.threads, int(fields[17]))
-            seen.cpu_time += (int(fields[11]) + int(fields[12])) / _TICKS
-            for name in os.listdir(f"/proc/{process}/fd"):
-                with contextlib.suppress(OSError):
-                    status = os.stat(f"/proc/{process}/fd/{name}")
-                    if status.st_nlink == 0 and stat.S_ISREG(status.st_mode):
-                        seen.hidden += status.st_blocks * 512
-    return seen
-
-
-def _usage(folder: Path, most: int) -> tuple[int, int]:
-    """Bytes and entries under `folder`; it stops counting above `most` entries. Links are not followed."""
-    size = entries = 0
-    waiting = [str(folder)]
-    while waiting:
-        path = waiting.pop()
-        try:
-            with os.scandir(path) as found:
-                for entry in found:
-                    entries += 1
-                    if entries > most:
-                        return size, entries
-                    # An entry may go while it is looked at.
-                    with contextlib.suppress(FileNotFoundError):
-                        size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-        except FileNotFoundError:
-            continue
-        except PermissionError:
-            continue  # a folder made with no rights has nothing in it
-        except OSError:
-            return size, most + 1  # deeper than a path can be long
-    return size, entries
 
 
 def _remove(folder: Path) -> None:

@@ -404,14 +404,14 @@ def test_it_ends_with_its_parent(tmp_path):
     if not found:
         pytest.skip("nothing here can lock a program in")
     script = """
-from harness.sandbox import mechanism, process
+from harness.sandbox import Limits, Program, mechanism, process
 process.execute(Program("import time\\ntime.sleep(60)"), Limits(time=60), mechanism.candidates()[-1])
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment)
     try:
         deadline = time.monotonic() + 30
-        while not (below := _below(parent.pid)) and time.monotonic() < deadline:
+        while not (below := _below(parent.pid)) and parent.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert below
         time.sleep(0.2)
