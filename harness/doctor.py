@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from harness import data, environment, profile, suite
+from harness import data, environment, profile, sandbox, suite
 from harness.catalog import Catalog
 from harness.console import console, table
-from harness.errors import RequestError, RequestErrors
+from harness.errors import RequestError, RequestErrors, Unavailable
 from harness.runner import missing_packages
 
 
@@ -46,7 +46,16 @@ def examine(catalog: Catalog) -> dict[str, Any]:
             for name, tasks in sorted(sets.items())
         ],
         "suites": counts,
+        "sandbox": _sandbox(),
     }
+
+
+def _sandbox() -> dict[str, Any]:
+    """Whether programs that a language model writes could be locked in here, and by what."""
+    try:
+        return {"here": True, "found": sandbox.find().kind}
+    except Unavailable as error:
+        return {"here": False, "found": str(error)}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -73,6 +82,9 @@ def show(found: dict[str, Any]) -> None:
     for d in found["data"]:
         sets.add_row(d["name"], "[green]yes[/]" if d["here"] else "[yellow]no[/]", ", ".join(d["tasks"]))
     out.print(sets)
+    if found["sandbox"]["here"]:
+        kind = found["sandbox"]["found"]
+        out.print(f"[bold]sandbox[/] {kind}, for programs that models write (with --allow-generated-code)")
     out.print("[bold]what is missing[/]")
     lines = [f"{escape(p['reason'])} [dim]({', '.join(p['methods'])})[/]" for p in found["missing_packages"]]
     absent = [d["name"] for d in found["data"] if not d["here"]]
@@ -85,5 +97,7 @@ def show(found: dict[str, Any]) -> None:
         )
         lines.append(f"data: {', '.join(absent)}: {how}")
     lines += [f"{p['name']}: {escape(p['found'])}" for p in found["profiles"] if not p["here"]]
+    if not found["sandbox"]["here"]:
+        lines.append(f"sandbox: {escape(found['sandbox']['found'])}")
     for line in lines or ["nothing"]:
         out.print(f"  {line}")

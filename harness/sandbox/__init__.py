@@ -107,6 +107,7 @@ __all__ = [
     "allowed",
     "allowing",
     "check",
+    "find",
     "run_program",
     "run_programs",
 ]

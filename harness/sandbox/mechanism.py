@@ -73,14 +73,15 @@ def readable() -> list[str]:
     """What a program may read: the standard library, and the shared libraries that its modules are linked with."""
     paths = sysconfig.get_paths()
     found = [Path(paths["stdlib"]), Path(paths["platstdlib"])]
-    found += sorted(Path(sys.base_prefix, "lib").glob("libpython3*.so*"))
+    # An interpreter that is not the system's may bring its libraries beside it, behind links to their versions.
+    found += sorted(p for p in Path(sys.base_prefix, "lib").glob("*.so*") if p.is_file())
     machine = sysconfig.get_config_var("MULTIARCH")
     folders = (
         [f"/lib/{machine}", f"/usr/lib/{machine}"] if machine and Path(f"/usr/lib/{machine}").is_dir() else []
     )
     found += [Path(p) for p in folders or ["/lib64", "/usr/lib64", "/lib", "/usr/lib"]]
     found += [Path(p) for p in ("/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")]
-    return list(dict.fromkeys(str(p.resolve()) for p in found if p.exists()))
+    return list(dict.fromkeys(str(p.resolve() if p.is_dir() else p) for p in found if p.exists()))
 
 
 def devices() -> list[str]:

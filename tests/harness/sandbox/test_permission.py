@@ -108,3 +108,22 @@ def test_the_command_line_sets_it(monkeypatch, arguments, expected):
     monkeypatch.setattr(running, "main", lambda *a, **k: seen.append(os.environ[sandbox.VARIABLE]) or 0)
     assert CliRunner().invoke(cli.app, ["run", "smoke", *arguments]).exit_code == 0
     assert seen == [expected]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_doctor_says_what_locks_programs_in(monkeypatch, capsys, toys, here):
+    from harness import console, doctor
+    from harness.errors import Unavailable
+
+    def find():
+        if here:
+            return mechanism.Mechanism("landlock", 7)
+        raise Unavailable("programs cannot be locked in here: no Landlock")
+
+    monkeypatch.setattr(sandbox, "find", find)
+    console.console.cache_clear()
+    doctor.show(doctor.examine(toys))
+    console.console.cache_clear()
+    assert ("sandbox landlock, for programs" if here else "sandbox: programs cannot be locked in here") in (
+        capsys.readouterr().out
+    )
