@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import sdpa_kernel
 
 from harness.method import method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
+from methods.attention.backends import fastest
 from methods.attention.layer import LanguageModel, Layer
 from methods.attention.partial import Partial
 from methods.attention.prefill import SELECTION, KernelLayer, SelectionLayer
@@ -28,11 +31,20 @@ from methods.attention.tasks import Inputs
     ),
 )
 class ExactAttention(Layer):
-    """torch's scaled dot-product attention: FlashAttention on a GPU in half precision, a fused kernel on a
-    CPU."""
+    """torch's scaled dot-product attention: on a GPU the fastest of its fused kernels (FlashAttention, cuDNN,
+    memory-efficient), found by trying them on the inputs before the run; on a CPU the fused one."""
+
+    def prepare(self, work: Inputs) -> None:
+        super().prepare(work)
+        x = self.inputs
+        self.backend = None
+        if x.q.device.type == "cuda":
+            k, v = (t.repeat_interleave(x.group, 0) for t in (x.k, x.v))
+            self.backend = fastest(x.q, k, v, causal=x.causal, scale=x.scale, upstream=x.upstream)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
-        return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal, scale=scale)[0]
+        with nullcontext() if self.backend is None else sdpa_kernel(self.backend):
+            return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal, scale=scale)[0]
 
 
 @method("local-window-attention", task=("self-attention", "self-attention-gradient"))

@@ -55,7 +55,8 @@ class HyperAttention:
     ) -> Partial:
         """Approximate attention of q, k, v, each (heads, n, d); differentiable in all three, the lse is not.
 
-        Without a causal mask a length above `min_seq_len` must be a multiple of the block.
+        Any length will do. Without a causal mask what is left over after the last whole block is a smaller
+        block; under a causal mask rows are added after the end, which no other row sees.
 
         Args:
             generator: of the samples, on the tensors' device.
@@ -114,7 +115,7 @@ class HyperAttention:
             return Plan(heads, False, ())
         starts = torch.arange(heads, device=q.device)[:, None] * n
         q_bucket, k_bucket = (buckets(x, self.directions, self.gray) for x in (q, k))
-        return Plan(0, False, (self._step(q_bucket, k_bucket, starts, starts, generator),))
+        return Plan(0, False, self._steps(q_bucket, k_bucket, starts, starts, generator))
 
     def plan_causal(self, q: Tensor, k: Tensor, generator: torch.Generator, n: int) -> Plan:
         """With a causal mask: halve until the pieces are short; the second half of each piece attends to the
@@ -128,13 +129,16 @@ class HyperAttention:
             shape = (heads << level, 2, half)
             first = torch.arange(heads << level, device=q.device)[:, None] * (2 * half)
             second_half, first_half = q_bucket.view(shape)[:, 1], k_bucket.view(shape)[:, 0]
-            steps.append(self._step(second_half, first_half, first + half, first, generator))
+            steps += self._steps(second_half, first_half, first + half, first, generator)
         return Plan(heads << levels, True, tuple(steps))
 
-    def _step(
+    def _steps(
         self, q_bucket: Tensor, k_bucket: Tensor, q_start: Tensor, k_start: Tensor, generator: torch.Generator
-    ) -> Step:
+    ) -> tuple[Step, ...]:
         """Attention of all queries of g sequences on all keys of g sequences of the same length s.
+
+        One step for the whole blocks, and one for the block of s mod b queries and keys that may be left over
+        at the end. Both see the same sample.
 
         Args:
             q_bucket, k_bucket: what to sort by, int32, shape (g, s).
@@ -144,17 +148,24 @@ class HyperAttention:
         everything = torch.arange(s, device=k_bucket.device).expand(g, s)
         if self.block == 0:
             index, bias = self._sample(everything, s, generator)
-            return Step((everything + q_start)[:, None], (Keys((index + k_start)[:, None], bias),))
-        if s % self.block:
-            raise ValueError(f"the length ({s}) must be a multiple of the block ({self.block})")
+            return (Step((everything + q_start)[:, None], (Keys((index + k_start)[:, None], bias),)),)
         q_order, k_order = self._sorted(q_bucket, generator), self._sorted(k_bucket, generator)
-        blocks = (g, s // self.block, self.block)
-        rows, own = (q_order + q_start).view(blocks), Keys((k_order + k_start).view(blocks))
-        if self.samples == 0 or s == self.block:
-            return Step(rows, (own,))
-        place = torch.empty_like(k_order).scatter_(1, k_order, everything)
-        index, bias = self._sample(place, self.block, generator)
-        return Step(rows, (own, Keys((index + k_start)[:, None], bias)))
+        index, bias = None, None
+        if self.samples and s > self.block:
+            place = torch.empty_like(k_order).scatter_(1, k_order, everything)
+            index, bias = self._sample(place, self.block, generator)
+        whole, steps = s // self.block, []
+        for first, last, size in ((0, whole, self.block), (whole, whole + 1, s % self.block)):
+            if first == last or size == 0:
+                continue
+            part = slice(first * self.block, first * self.block + (last - first) * size)
+            blocks = (g, last - first, size)
+            keys = [Keys((k_order[:, part] + k_start).reshape(blocks))]
+            if index is not None:
+                seen = None if bias is None else bias[:, first:last]
+                keys.append(Keys((index + k_start)[:, None], seen))
+            steps.append(Step((q_order[:, part] + q_start).reshape(blocks), tuple(keys)))
+        return tuple(steps)
 
     def _sorted(self, bucket: Tensor, generator: torch.Generator) -> Tensor:
         """The order in which blocks are cut, (g, s)."""
@@ -172,7 +183,8 @@ class HyperAttention:
 
         Args:
             place: of each key after sorting, shape (g, s).
-            block: size of the blocks that the places fall into; s when no block is attended to exactly.
+            block: size of the blocks that the places fall into, of which the last may be smaller; s when no
+                block is attended to exactly.
 
         Returns:
             Index (g, m) and bias (g, blocks, 1, m).
@@ -186,6 +198,6 @@ class HyperAttention:
         weight = math.log(s / self.samples)
         if self.block == 0:
             return index, torch.full((g, 1, 1, self.samples), weight, device=place.device)
-        blocks = torch.arange(s // block, device=place.device)[None, :, None, None]
+        blocks = torch.arange(-(-s // block), device=place.device)[None, :, None, None]
         overlap = (place.gather(1, index) // block)[:, None, None, :] == blocks
         return index, torch.where(overlap, -torch.inf, weight)

@@ -14,6 +14,7 @@ from harness.errors import MissingPackage
 from harness.method import Context, Metric, method
 from harness.types import NonNegativeInt, PositiveFloat, PositiveInt
 from methods.attention.error import lse_errors
+from methods.attention.floor import FLOOR, attention_floor
 from methods.attention.hyperattention import algorithm, steps, theory
 from methods.attention.layer import LanguageModel, Layer
 from methods.attention.partial import Partial
@@ -37,7 +38,7 @@ class Parameters:
     """The parameters of the practical algorithm."""
 
     block: NonNegativeInt = 256
-    """b, queries and keys of a block; the length is a multiple of it unless causal. 0: no blocks."""
+    """b, queries and keys of a block; what is left over at the end is a smaller one. 0: no blocks."""
     samples: NonNegativeInt = 256
     """m, keys sampled with replacement for what is outside the blocks. 0: nothing stands for it."""
     bits: PositiveInt = 8
@@ -84,6 +85,7 @@ class Parameters:
     task=("self-attention", "self-attention-gradient"),
     metrics=(
         *LSE,
+        *FLOOR,
         Metric(
             "key_visits", better="lower", doc="Keys that a query attended to, on average.", deterministic=True
         ),
@@ -115,14 +117,17 @@ class HyperAttention(Parameters, Layer):
         assert output.lse is not None
         x = self.inputs
         exact = self.task.exact_lse(x, output.lse.device)
-        covered = self.hyper.covered(x.q, x.k, causal=x.causal, generator=self.draws(), scale=x.scale)[
-            :, x.rows
-        ]
+        keys = x.k.repeat_interleave(x.group, 0)
+        covered = self.hyper.covered(x.q, keys, causal=x.causal, generator=self.draws(), scale=x.scale)
+        covered = covered[:, x.rows]
         share = torch.exp(covered - exact).clamp(max=1.0)
         left = exact[share < 1 - _OUTSIDE] + torch.log1p(-share[share < 1 - _OUTSIDE])
         return {
             **self.task.score(self.work, output),
             **lse_errors(output.lse[:, x.rows], exact),
+            **attention_floor(
+                self.hyper.visits, x.q[..., 0].numel(), x.k[..., 0].numel(), x.q.shape[-1], x.q.element_size()
+            ).metrics(),
             "key_visits": self.hyper.visits / output.lse.numel(),
             "block_mass": float(share.mean()),
             "kappa": math.exp(min(float(left.max() - left.min()), _LARGEST)) if left.numel() else 1.0,
@@ -135,7 +140,7 @@ class HyperAttentionTheory(Layer):
     values for the product. Without a causal mask."""
 
     block: PositiveInt = 256
-    """b, queries and keys of a block of the mask; the length is a multiple."""
+    """b, queries and keys of a block of the mask; what is left over at the end is a smaller one."""
     bits: PositiveInt = 8
     """r, random directions of the hash; at most 30."""
     samples: PositiveInt = 256

@@ -36,16 +36,18 @@ class Mask:
 def block_mask(blocks: HyperAttention, q: Tensor, k: Tensor, scale: float, generator: torch.Generator) -> Mask:
     """The mask of `blocks`, whose sample must be empty, on q and k of shape (heads, n, d)."""
     heads, n, _ = q.shape
-    (step,) = blocks.plan(q, k, generator).steps
-    out, lse = torch.empty_like(q.reshape(heads * n, -1)), torch.empty(heads * n, device=q.device)
+    lse = torch.empty(heads * n, device=q.device)
     queries, keys = (x.reshape(heads * n, -1) for x in (q, k))
-    run_step(step, queries, keys, keys, out, lse, False, scale)
-    number = torch.arange(step.rows.shape[1], device=q.device)[:, None].expand(step.rows.shape).flatten()
-    query_block, key_block = (
-        torch.empty_like(number).index_copy_(0, index.flatten(), number).view(heads, n)
-        for index in (step.rows, step.keys[0].index)
-    )
-    return Mask(query_block, key_block, lse.view(heads, n))
+    out = torch.empty_like(queries)
+    query_block, key_block = torch.empty(2, heads * n, dtype=torch.long, device=q.device)
+    first = 0
+    for step in blocks.plan(q, k, generator).steps:
+        run_step(step, queries, keys, keys, out, lse, False, scale)
+        number = first + torch.arange(step.rows.shape[1], device=q.device)[:, None].expand(step.rows.shape)
+        for block_of, index in ((query_block, step.rows), (key_block, step.keys[0].index)):
+            block_of.index_copy_(0, index.flatten(), number.flatten())
+        first += step.rows.shape[1]
+    return Mask(query_block.view(heads, n), key_block.view(heads, n), lse.view(heads, n))
 
 
 def approx_d(

@@ -15,8 +15,11 @@ Phi = Literal["elu1", "taylor"]
 
 
 def elu1(x: Tensor) -> Tensor:
-    """ELU(x) + 1 in each coordinate: always positive, as many features as coordinates."""
-    return F.elu(x) + 1
+    """ELU(x) + 1 in each coordinate: always positive, as many features as coordinates.
+
+    As exp(min(x, 0)) + max(x, 0), which is not rounded to 0 for large negative x.
+    """
+    return x.clamp(max=0).exp() + F.relu(x)
 
 
 def taylor(x: Tensor, degree: int) -> Tensor:

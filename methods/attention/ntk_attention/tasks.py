@@ -138,7 +138,7 @@ class AttentionWithPrefix(Task[Prefixed, Attended]):
 
     length: PositiveInt = 128
     """L, tokens."""
-    prefix: NonNegativeInt = 1024
+    prefix: PositiveInt = 1024
     """m, positions of the prefix."""
     heads: PositiveInt = 1
     """Heads of queries."""

@@ -28,9 +28,9 @@ from methods.attention.hyperattention import fused  # noqa: E402
     ids=str,
 )
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_the_kernel_does_what_the_steps_do(causal, parameters, dtype):
-    n, d = (160, 24)
+@pytest.mark.parametrize(("dtype", "n"), [(torch.float32, 160), (torch.float16, 160), (torch.float32, 147)])
+def test_the_kernel_does_what_the_steps_do(causal, parameters, dtype, n):
+    d = 24
     generator = torch.Generator().manual_seed(0)
     q, k, v, up = (torch.randn(2, n, d, generator=generator).to(DEVICE, dtype) for _ in range(4))
     directions = torch.randn(d, 5, generator=generator).to(DEVICE)
@@ -50,3 +50,19 @@ def test_the_kernel_does_what_the_steps_do(causal, parameters, dtype):
             assert one == two
         else:
             assert torch.allclose(one.float(), two.float(), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_kernel_with_one_block_against_float64(causal):
+    n, d = 77, 24
+    q, k, v = torch.randn(3, 2, n, d, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    directions = torch.randn(d, 5, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    algorithm = HyperAttention(directions, block=-(-n // 2), samples=8, min_seq_len=40, runner=fused.run_step)
+    if not causal:
+        algorithm = HyperAttention(directions, block=n, samples=8, min_seq_len=0, runner=fused.run_step)
+    draws = torch.Generator(DEVICE).manual_seed(1)
+    found, _ = algorithm(q, k, v, causal=causal, generator=draws, scale=d**-0.5)
+    scores = q.cpu().double() @ k.cpu().double().mT * d**-0.5
+    if causal:
+        scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), -torch.inf)
+    assert torch.allclose(found.cpu().double(), scores.softmax(-1) @ v.cpu().double(), atol=1e-5)
