@@ -61,15 +61,12 @@ def papers(home: Path) -> Catalog:
 
 def generations() -> Iterator[Record]:
     """The same measurements again and again, each time with other source and later."""
-    for time_ in range(TIMES):
-        source = f"{time_:016x}"
-        for number, record in enumerate(records(PAPERS, COMPARISONS)):
+    once = list(itertools.islice(records(PAPERS, COMPARISONS), RECORDS))
+    for number in range(TIMES):
+        for i, record in enumerate(once):
+            changes = {"key": f"{number:08x}{i:024x}", "source": f"{number:016x}"}
             yield record.model_copy(
-                update={
-                    "key": f"{time_:08x}{number:024x}",
-                    "source": source,
-                    "started": f"2026-01-{time_ + 1:02d}{record.started[10:]}",
-                }
+                update={**changes, "started": f"2026-01-{number + 1:02d}{record.started[10:]}"}
             )
 
 
@@ -88,6 +85,7 @@ def full(home: Path) -> tuple[Store, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_write(benchmark: BenchmarkFixture, full: tuple[Store, float]) -> None:
     """A comparison's records into the full store; the rate over all of it is in the extra information."""
     store, rate = full
