@@ -157,15 +157,14 @@ def attend_lists(
 
     Args:
         q: shape (heads, units * rows, d).
-        k, v: shape (key heads, n, d), n a multiple of the span.
+        k, v: shape (key heads, n, d).
         state: attention of the same queries to other keys; it is overwritten.
         scale, kernel: see `attend_blocks`.
     """
     heads, n, _ = q.shape
-    if n % lists.rows or len(lists.offsets) != heads * (n // lists.rows) + 1 or k.shape[1] % lists.span:
+    if n % lists.rows or len(lists.offsets) != heads * (n // lists.rows) + 1:
         raise RequestError(
-            f"{heads} heads of {n} queries and {k.shape[1]} keys do not fit {len(lists.offsets) - 1} lists for"
-            f" {lists.rows} queries each, in spans of {lists.span}"
+            f"{heads} heads of {n} queries do not fit {len(lists.offsets) - 1} lists for {lists.rows} queries each"
         )
     if is_triton(kernel, q):
         return _fused().attend_lists(q, k, v, lists, state, scale=scale, causal=False).part
@@ -176,6 +175,7 @@ def _gathered(q: Tensor, k: Tensor, v: Tensor, lists: KeyLists, state: Partial, 
     """`attend_lists` by torch's fused attention over gathered keys."""
     heads, n, d = q.shape
     units, group = n // lists.rows, _group(q, k)
+    k, v = (_whole(x, lists.span) for x in (k, v))
     queries = q.reshape(heads * units, lists.rows, d)
     keys, values = (x.reshape(-1, lists.span * x.shape[-1]) for x in (k, v))  # one row an entry
     out = state.out.reshape(heads * units, lists.rows, -1)

@@ -148,6 +148,8 @@ class Oracle(Selection):
             return scores.amax(-1, keepdim=True) - self.delta
         if self.rule == "top-keys":
             return scores.topk(min(self.keys, scores.shape[-1]), dim=-1).values[..., -1:]
+        if self.mass >= 1:  # whatever rounding does to the sums
+            return torch.full_like(scores[..., :1], -torch.inf)
         ordered = scores.sort(dim=-1, descending=True).values
         held = ordered.softmax(-1).cumsum(-1)
         count = (held < self.mass).sum(-1, keepdim=True)
