@@ -7,30 +7,39 @@ before anything is done with it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import BadOutput
+from harness.record import Status
 
 _LARGEST = 1e300
 
 
-def checked(verb: str, message: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str] | None]:
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong in a worker: the status and reason of the method's record, and where it happened."""
+
+    status: Status
+    reason: str
+    traceback: str
+
+
+def checked(verb: str, message: dict[str, Any]) -> tuple[dict[str, Any], Trouble | None]:
     """What a worker answered to `verb`, and what went wrong there if anything did.
 
     Raises:
         BadOutput: the message is not an answer to that.
     """
     if (told := message.get("error")) is not None:
-        parts = ("status", "reason", "traceback")
-        if not isinstance(told, dict) or any(not isinstance(told.get(part), str) for part in parts):
+        if not isinstance(told, dict):
             raise BadOutput("an error without its reason")
-        if told["status"] not in ("failed", "timeout", "out-of-memory", "skipped"):
-            raise BadOutput(f"an error of the kind {told['status']!r:.40}")
-        return {}, {
-            "status": told["status"],
-            "reason": told["reason"][:2000],
-            "traceback": told["traceback"][-16000:],
-        }
+        status, reason, traceback = (told.get(part) for part in ("status", "reason", "traceback"))
+        if not (isinstance(reason, str) and isinstance(traceback, str)):
+            raise BadOutput("an error without its reason")
+        if status not in ("failed", "timeout", "out-of-memory", "skipped"):
+            raise BadOutput(f"an error of the kind {status!r:.40}")
+        return {}, Trouble(status, reason[:2000], traceback[-16000:])
     ok = message.get("ok")
     fields = _ANSWERS.get(verb, {})
     if not isinstance(ok, dict) or any(name not in ok or not fits(ok[name]) for name, fits in fields.items()):

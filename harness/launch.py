@@ -308,12 +308,12 @@ class Worker:
             message = self.channel.take()
             if message is None:
                 return None
-            ok, told = checked(verb, message)
+            ok, trouble = checked(verb, message)
         except BadOutput as error:
             raise Failed("failed", f"bad output: {error}", self.printed()) from error
-        if told is not None:
-            log = (self.printed() + "\n" + told["traceback"]).strip()
-            raise Failed(told["status"], told["reason"], log)
+        if trouble is not None:
+            log = (self.printed() + "\n" + trouble.traceback).strip()
+            raise Failed(trouble.status, trouble.reason, log)
         return ok
 
     def _watch(self, verb: str) -> None:

@@ -11,6 +11,7 @@ it, also what came and went in between.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any
 from harness.errors import HarnessError
 
 VARIABLE = "HARNESS_MACHINE"
+_LONGEST = 1 << 20
 
 
 def folder() -> Path:
@@ -82,9 +84,9 @@ def _book(base: Path, what: Mapping[str, str], beside: list[dict[str, str]]) -> 
             yield
         finally:
             book.seek(0)
-            for text in book.read().splitlines()[1:]:
-                visitor = json.loads(text)
-                seen[visitor["id"]] = visitor
+            for text in book.read(_LONGEST).splitlines()[1:]:
+                if visitor := _entry(text):
+                    seen[visitor["id"]] = visitor
             own.unlink(missing_ok=True)
             beside += [{k: v for k, v in each.items() if k != "id"} for each in seen.values()]
 
@@ -92,19 +94,34 @@ def _book(base: Path, what: Mapping[str, str], beside: list[dict[str, str]]) -> 
 def _sign(path: Path, line: bytes) -> dict[str, Any] | None:
     """Write into another's book; None, and the book removed, when its owner has ended."""
     try:
-        with open(path, "r+b", buffering=0) as book:
+        # Every user may write in this folder: no link of another's leads us to a file of ours.
+        with open(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+b", buffering=0) as book:
             try:
                 fcntl.flock(book, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                host = json.loads(book.readline())
+                host = _entry(book.readline(_LONGEST))
                 book.seek(0, os.SEEK_END)
                 book.write(line)
-                return dict(host)
+                return host
             with contextlib.suppress(PermissionError):  # another user's, who will remove it
                 path.unlink(missing_ok=True)
     except FileNotFoundError:
         pass  # its owner has just left
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
     return None
+
+
+def _entry(line: bytes) -> dict[str, str] | None:
+    """A line of a book; None where another user wrote what is none."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or "id" not in found or not all(isinstance(v, str) for v in found.values()):
+        return None
+    return found
 
 
 def _made(base: Path) -> Path:

@@ -137,9 +137,9 @@ def seeds(folder: Path) -> None:
     texts += [(_answer, text) for text in _ANSWERS]
     texts += [(_size, "512MB"), (_name, "mnist/train.csv"), (_generated, '{"token": "x"}')]
     for file in sorted(_HOME.glob("suites/*.yaml")):
-        texts.append((_suite, file.read_text(encoding="utf-8")[:4000]))
+        texts.append((_suite, file.read_text(encoding="utf-8")[:1500]))
     for file in sorted(_HOME.glob("methods/*/*/paper.yaml"))[:8]:
-        texts.append((_paper, file.read_text(encoding="utf-8")[:4000]))
+        texts.append((_paper, file.read_text(encoding="utf-8")[:1500]))
     for number, (parser, text) in enumerate(texts):
         (folder / f"{number:03}").write_bytes(bytes([PARSERS.index(parser)]) + text.encode())
 
@@ -176,7 +176,7 @@ def main() -> None:
     words(Path(folder, "words"))
     given = [a for a in sys.argv[1:] if not a.startswith("-")]
     options = [a for a in sys.argv[1:] if a.startswith("-")]
-    limits = ["-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", f"-dict={folder}/words"]
+    limits = ["-max_len=2048", "-timeout=10", "-rss_limit_mb=2048", f"-dict={folder}/words"]
     atheris.Setup([sys.argv[0], *limits, *options, *given, str(corpus)], one_input)
     atheris.Fuzz()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -127,3 +129,25 @@ def test_a_folder_that_cannot_be_made_is_an_error_with_a_way_out(
     monkeypatch.setenv(machine.VARIABLE, str(tmp_path / "file" / "machine"))
     with pytest.raises(HarnessError, match=machine.VARIABLE), machine.reserved({}):
         pass
+
+
+def test_what_another_user_left_in_the_folder_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to a file of ours stays a link, and books that are none are passed over."""
+    monkeypatch.setenv(machine.VARIABLE, str(tmp_path / "shared"))
+    mine = tmp_path / "mine"
+    mine.write_text("as it was")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "a.here").symlink_to(mine)
+    books = [b"", b"no JSON\n", b"[]\n", b'{"id": 1}\n', b"[" * 100_000 + b"\n"]
+    with contextlib.ExitStack() as stack:
+        for number, content in enumerate(books):
+            book = stack.enter_context((tmp_path / "shared" / f"b{number}.here").open("w+b"))
+            book.write(content)
+            book.flush()
+            fcntl.flock(book, fcntl.LOCK_EX)
+        with machine.reserved({"comparison": "one"}) as beside:
+            pass
+    assert beside == []
+    assert mine.read_text() == "as it was"
