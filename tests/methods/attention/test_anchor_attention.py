@@ -76,7 +76,8 @@ def test_it_is_exact_attention_over_its_mask(n, group, step, pool, granularity):
     scores = scores.masked_fill(~mask, -torch.inf)
     found = algorithm(q, k, v, scale=SCALE)
     expected = scores.softmax(-1) @ v.double().repeat_interleave(group, 0)
-    assert torch.allclose(found.part.out.double(), expected, atol=1e-5)
+    # Scores reach 40, so their rounding to float32 alone moves weights by 1e-5.
+    assert torch.allclose(found.part.out.double(), expected, atol=5e-5)
     assert torch.allclose(found.part.lse.double(), scores.logsumexp(-1), atol=1e-5)
     assert found.pairs.tolist() == mask.sum((1, 2)).tolist()
 
