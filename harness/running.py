@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import check, executors, profile, runner, suite
+from harness import check, executors, profile, runner, stale, suite
 from harness import show as showing
 from harness.catalog import Catalog
 from harness.console import console, styled
@@ -191,6 +191,7 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
 def _dry_run(catalog: Catalog, comparisons: Sequence[suite.Comparison], store: Store, as_json: bool) -> None:
     steps = runner.plan(catalog, comparisons)
     known = store.get(s.key for s in steps)
+    earlier = stale.before(store, [s for s in steps if s.key not in known])
     rows = [
         {
             "comparison": s.comparison.name,
@@ -200,6 +201,7 @@ def _dry_run(catalog: Catalog, comparisons: Sequence[suite.Comparison], store: S
             "task_parameters": dict(s.comparison.parameters),
             "method_parameters": dict(s.contestant.parameters),
             "stored": known[s.key].status if s.key in known else None,
+            "stale": earlier.get(s.key) == "source",
         }
         for s in steps
     ]
@@ -213,6 +215,8 @@ def _dry_run(catalog: Catalog, comparisons: Sequence[suite.Comparison], store: S
     for (place, name), count in counts.items():
         console().print(f"{place:<15} {name:<40} {count} method runs")
     console().print(f"{len(rows)} method runs in {len(comparisons)} comparisons; {todo} are not stored yet")
+    if earlier:
+        console().print(f"of these, {stale.counted(earlier)}")
 
 
 def _conclude(

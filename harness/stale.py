@@ -7,8 +7,10 @@ still counts until it is measured again, and everything that rests on it says so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.catalog import Catalog
 from harness.current import identity
@@ -48,19 +50,29 @@ def stale(catalog: Catalog, records: Iterable[Record]) -> list[Record]:
     return [r for r in records if r.status != "skipped" and is_stale(catalog, r.task, r.method, r.source)]
 
 
-def changed(store: Store, steps: Sequence[Step]) -> Changed:
-    """How many of `steps`, which are not stored, were measured before with other source or versions."""
-    source = versions = 0
+def before(store: Store, steps: Sequence[Step]) -> dict[str, Literal["source", "versions"]]:
+    """Those of `steps`, by their keys, that were measured before under other conditions, and which ones differed.
+
+    Steps whose very records are stored are not among them, and neither are those that were only ever skipped.
+    """
+    found: dict[str, Literal["source", "versions"]] = {}
     latest = store.latest(measured_of(step) for step in steps)
     for step in steps:
         stored = latest.get(measured_of(step))
-        if stored is None or stored.status == "skipped" or stored.key == step.key:
-            continue
-        if stored.source != step.source:
-            source += 1
-        else:
-            versions += 1
-    return Changed(source, versions)
+        if stored is not None and stored.status != "skipped" and stored.key != step.key:
+            found[step.key] = "versions" if stored.source == step.source else "source"
+    return found
+
+
+def changed(store: Store, steps: Sequence[Step]) -> Changed:
+    """How many of `steps`, which are not stored, were measured before with other source or versions."""
+    return counted(before(store, steps))
+
+
+def counted(found: Mapping[str, Literal["source", "versions"]]) -> Changed:
+    """What `before` found, in numbers."""
+    counts = Counter(found.values())
+    return Changed(counts["source"], counts["versions"])
 
 
 def measured_of(step: Step) -> str:

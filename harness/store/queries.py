@@ -68,7 +68,8 @@ def put(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Kee
 def _upsert(dialect: str, keep: Keep) -> tuple[str, tuple[str, ...] | None]:
     """The statement that `put` runs, and the columns in the order of its places; None where places have their names."""
     statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    new, old, skipped = statement.excluded, table.c, sql.literal_column("'skipped'")
+    new, old = statement.excluded, table.c
+    skipped: sql.ColumnElement[str] = sql.literal_column("'skipped'")
     measured, was_skip = new.status != skipped, old.status == skipped
     wins: sql.ColumnElement[bool] = sql.and_(measured, was_skip)
     if keep == "theirs":
@@ -78,8 +79,8 @@ def _upsert(dialect: str, keep: Keep) -> tuple[str, tuple[str, ...] | None]:
     changes = {column.name: new[column.name] for column in table.c if column.name != "key"}
     statement = statement.on_conflict_do_update(index_elements=[old.key], set_=changes, where=wins)
     if dialect == "sqlite":
-        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
-        return str(compiled), tuple(compiled.positiontup or ())
+        compiled: Any = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))  # type: ignore[no-untyped-call]
+        return str(compiled), tuple(compiled.positiontup)
     return str(statement.compile(dialect=postgresql.dialect(paramstyle="pyformat"))), None
 
 
