@@ -79,9 +79,10 @@ def _upsert(dialect: str, keep: Keep) -> tuple[str, tuple[str, ...] | None]:
     changes = {column.name: new[column.name] for column in table.c if column.name != "key"}
     statement = statement.on_conflict_do_update(index_elements=[old.key], set_=changes, where=wins)
     if dialect == "sqlite":
-        compiled: Any = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))  # type: ignore[no-untyped-call]
+        compiled: Any = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
         return str(compiled), tuple(compiled.positiontup)
-    return str(statement.compile(dialect=postgresql.dialect(paramstyle="pyformat"))), None
+    named = postgresql.dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]
+    return str(statement.compile(dialect=named)), None
 
 
 def merge(connection: sql.Connection, rows: Sequence[Mapping[str, Any]], keep: Keep) -> Added:
