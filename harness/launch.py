@@ -336,9 +336,11 @@ class Worker:
     def _died(self, verb: str) -> Failed:
         deadline = time.monotonic() + 5
         code = self.nursery.exited(self.token)
-        while code is None and time.monotonic() < deadline:
+        while code is None and time.monotonic() < deadline and self.nursery.alive:
             time.sleep(0.01)
             code = self.nursery.exited(self.token)
+        if code is None and not self.nursery.alive:
+            return Failed("failed", f"{verb} ended with the process that started it", self.printed())
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return Failed("failed", f"{verb} was ended by {name}", self.printed())
