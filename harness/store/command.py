@@ -89,7 +89,8 @@ def prune(
                 )
             typer.confirm(f"delete {len(keys)} records from {store.location}?", abort=True, err=True)
         deleted = store.delete(keys)
-        store.compact()
+        if not store.compact() and not as_json:
+            typer.echo("the file keeps its size for now, since another process uses it", err=True)
     if as_json:
         print_json({"chosen": len(keys), "deleted": deleted, "store": store.location})
     else:

@@ -120,9 +120,26 @@ class Database:
 
         return self._patiently(once)
 
+    def read(self, work: Callable[[sql.Connection], Result], absent: Result) -> Result:
+        """The result of `work`, which is repeated while the database is gone or busy; `absent` where there is no store.
+
+        Raises:
+            Gone: it stayed so for longer than the patience.
+            RequestError: it cannot be read.
+        """
+
+        def once() -> Result:
+            engine = self.engine(create=False)
+            if engine is None:
+                return absent
+            with engine.connect() as connection:
+                return work(connection)
+
+        return self._patiently(once)
+
     @contextmanager
     def reading(self) -> Iterator[sql.Connection | None]:
-        """A connection to read from, with a snapshot of its own; None where there is no store."""
+        """A connection to read much from, a portion at a time, as of one moment; None where there is no store."""
         engine = self._patiently(lambda: self.engine(create=False))
         if engine is None:
             yield None

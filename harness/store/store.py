@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from harness.errors import HarnessError, RequestError
 from harness.record import Record
-from harness.store.database import VARIABLE, Database, Gone, default_location
+from harness.store.database import VARIABLE, Database, Gone, default_location, log
 from harness.store.queries import Added, Filters, Keep, chosen, conditions, merge, newest_of, put
 from harness.store.tables import records as table
 from harness.store.tables import row_of
@@ -114,6 +114,7 @@ class Store:
                 raise
             kept = self._set_aside(records)
             if isinstance(error, KeyboardInterrupt):
+                log.warning("%s", kept)
                 raise
             raise HarnessError(f"{error}. {kept}") from error
 
@@ -153,30 +154,37 @@ class Store:
 
         return self.database.write(work) if wanted else 0
 
-    def compact(self) -> None:
-        """Give the space of deleted records back to the file system; PostgreSQL does so by itself."""
+    def compact(self) -> bool:
+        """Give the space of deleted records back to the file system; PostgreSQL does so by itself.
+
+        Returns:
+            Whether that was possible, which it is not while another process uses an SQLite file.
+        """
         engine = self.database.engine(create=False)
-        if engine is not None and self.database.path is not None:
+        if engine is None or self.database.path is None:
+            return True
+        try:
             with self.database.explained(), engine.connect() as connection:
                 raw: Any = connection.connection.driver_connection
                 raw.execute("VACUUM")
+        except Gone:
+            return False
+        return True
 
     def get(self, keys: Iterable[str]) -> dict[str, Record]:
         """The records among `keys` that are stored, by key."""
         found: dict[str, Record] = {}
-        for rows in self._portions(list(dict.fromkeys(keys)), table.c.key, ("key", "document")):
-            for key, document in rows:
-                found[key] = self._record(key, document)
+        for key, document in self._rows(keys, table.c.key, ("key", "document")):
+            found[key] = self._record(key, document)
         return found
 
     def latest(self, measured: Iterable[str]) -> dict[str, Stored]:
         """The newest record of each measurement, by the digest that `harness.store.tables.measured_of` gives."""
         found: dict[str, Stored] = {}
-        for rows in self._portions(list(dict.fromkeys(measured)), table.c.measured, _MARK):
-            for stored in map(Stored._make, rows):
-                other = found.get(stored.measured)
-                if other is None or _rank(stored) > _rank(other):
-                    found[stored.measured] = stored
+        for stored in map(Stored._make, self._rows(measured, table.c.measured, _MARK)):
+            other = found.get(stored.measured)
+            if other is None or _rank(stored) > _rank(other):
+                found[stored.measured] = stored
         return found
 
     def records(self, *, newest: bool = False, **filters: Unpack[Filters]) -> Iterator[Record]:
@@ -206,8 +214,7 @@ class Store:
         """Keys of records in the order they were measured; an empty filter selects all."""
         query = sql.select(table.c.key)
         query = newest_of(query, filters) if newest else chosen(query, filters)
-        with self.database.reading() as connection:
-            return [] if connection is None else list(connection.scalars(query))
+        return [row[0] for row in self._all(query)]
 
     def marks(self, **filters: Unpack[Filters]) -> Iterator[Stored]:
         """Records without their documents, in the order they were measured."""
@@ -223,16 +230,13 @@ class Store:
         times = (sql.func.count(), sql.func.min(table.c.started), sql.func.max(table.c.started))
         query = sql.select(*by, *times).group_by(*by)
         query = query.where(*conditions(filters))
-        with self.database.reading() as connection:
-            rows: Sequence[Any] = [] if connection is None else connection.execute(query).all()
-        found = [Group(*row) for row in rows]
+        found = [Group(*row) for row in self._all(query)]
         return sorted(found, key=lambda g: (g.paper or "", g.comparison, g.profile, g.task, g.method, g.status))
 
     def count(self, **filters: Unpack[Filters]) -> int:
         """How many records there are; an empty filter selects all."""
         query = sql.select(sql.func.count()).select_from(table).where(*conditions(filters))
-        with self.database.reading() as connection:
-            return 0 if connection is None else int(connection.scalar(query) or 0)
+        return int(next((row[0] for row in self._all(query)), 0))
 
     def frame(self, **filters: Unpack[Filters]) -> pd.DataFrame:
         """Records as a data frame: one row each, parameters and metrics as columns with their own prefixes.
@@ -260,17 +264,17 @@ class Store:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _portions(
-        self, wanted: Sequence[str], column: sql.Column[Any], names: Sequence[str]
-    ) -> Iterator[Sequence[Any]]:
-        """Columns of the rows whose `column` is among the values `wanted`, a portion at a time."""
-        with self.database.reading() as connection:
-            if connection is None:
-                return
-            query = sql.select(*(table.c[name] for name in names))
-            for start in range(0, len(wanted), _PORTION):
-                part = wanted[start : start + _PORTION]
-                yield connection.execute(query.where(column.in_(part))).all()
+    def _rows(self, values: Iterable[str], column: sql.Column[Any], names: Sequence[str]) -> Iterator[Any]:
+        """Columns of the rows whose `column` has one of some values."""
+        wanted = list(dict.fromkeys(values))
+        query = sql.select(*(table.c[name] for name in names))
+        for start in range(0, len(wanted), _PORTION):
+            portion = query.where(column.in_(wanted[start : start + _PORTION]))
+            yield from self._all(portion)
+
+    def _all(self, query: sql.Select[Any]) -> Sequence[Any]:
+        """All rows of a query; none where there is no store."""
+        return self.database.read(lambda connection: connection.execute(query).all(), [])
 
     def _record(self, key: str, document: Any) -> Record:
         try:
