@@ -121,6 +121,14 @@ class ContextFree(Grammar):
         self._at += rest[:taken]
         return bool(taken == len(rest))
 
+    def admits(self, prefix: Sequence[int], token: int) -> bool:
+        """Whether `admitted` would hold one token, without the mask of the others."""
+        if self.vocabulary.eos in prefix or not self._move(prefix):
+            return False
+        if token == self.vocabulary.eos:
+            return bool(self._matcher.is_accepting())
+        return bool(self.vocabulary.tokens[token]) and bool(self._matcher.validate_tokens([int(token)]) == 1)
+
     def admitted(self, prefix: Sequence[int]) -> IntArray:
         """See `Grammar.admitted`; the mask of llguidance."""
         if self.vocabulary.eos in prefix or not self._move(prefix):

@@ -24,10 +24,11 @@ class Generator(Method[GenerationProblem, Generated]):
             MissingModel: the model cannot be loaded.
         """
         from methods.decoding.grammars import ContextFree
-        from methods.decoding.language_models import HuggingFaceModel, load_hugging_face
+        from methods.decoding.language_models import HuggingFaceModel
+        from methods.decoding.small_models import load_causal_model
 
         settings = work.settings
-        model, tokenizer = load_hugging_face(settings.pretrained, self.context.device, settings.dtype)
+        model, tokenizer = load_causal_model(settings.pretrained, self.context.device, settings.dtype)
         self.model = HuggingFaceModel(model, tokenizer, work.prompt, settings.temperature)
         self.grammar = ContextFree(work.ebnf, self.model.vocabulary)
 

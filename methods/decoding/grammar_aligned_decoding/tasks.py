@@ -78,7 +78,7 @@ class GrammarGeneration(Task[GenerationProblem, Generated]):
     """
 
     pretrained: str = "TinyLlama/TinyLlama_v1.1"
-    """Hugging Face id or local folder of a causal model with a fast tokenizer."""
+    """Hugging Face id or local folder of a causal model with a fast tokenizer, or ``<size>:<text>`` of the family."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of its weights."""
     problems: Literal[

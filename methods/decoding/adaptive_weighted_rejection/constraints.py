@@ -1,0 +1,226 @@
+"""Constraints as black boxes: can a text still be completed, and is it complete?
+
+None of them is compiled against a vocabulary. Regular expressions are matched by `regex`, grammars and JSON schemas by
+`llguidance`, molecules by `partialsmiles` and RDKit.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from harness.errors import MissingPackage
+from methods.decoding.adaptive_weighted_rejection.particles import Context
+from methods.decoding.adaptive_weighted_rejection.rejection import Test
+from methods.decoding.ebnf import scannerless
+from methods.decoding.grammars import ContextFree, Grammar
+from methods.decoding.language_models import Vocabulary
+
+IDENTIFIER = r"[A-Za-z_]\w*"
+_ANNOTATION = r"[\w.\[\], |'\"]+"
+_DEFAULT = rf"(?:-?\d+(?:\.\d+)?|None|True|False|'[^'\"]*'|\"[^'\"]*\"|{IDENTIFIER}(?:\.{IDENTIFIER})*|\(\)|\[\]|\{{\}})"
+_ARGUMENT = rf"(?:\*|/|\*{{0,2}}{IDENTIFIER}(?:: ?{_ANNOTATION})?(?: ?= ?{_DEFAULT})?)"
+HEADER = rf"def {IDENTIFIER}\((?:{_ARGUMENT}(?:, {_ARGUMENT})*)?\)(?: -> {_ANNOTATION})?:"
+"""Headers of Python functions on one line."""
+
+JSON_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "question": {"type": "integer"}, "intent": {"type": "string"}, "snippet": {"type": "string"}
+    },
+    "required": ["question", "intent", "snippet"],
+    "additionalProperties": False,
+}  # fmt: skip
+"""Of the documents of the text ``json``."""
+
+
+class Constraint(ABC):
+    """A language over texts, known by two questions."""
+
+    @abstractmethod
+    def prefix(self, text: bytes) -> bool:
+        """Whether the text can be completed."""
+
+    @abstractmethod
+    def complete(self, text: bytes) -> bool:
+        """Whether the text is in the language."""
+
+    def after(self, text: bytes) -> Any:
+        """The test of what follows a text: bytes -> whether text + bytes can be completed."""
+        return lambda more: self.prefix(text + more)
+
+    def context(self, vocabulary: Vocabulary) -> Context:
+        """C over the tokens of a vocabulary. Tokens that spell nothing never pass, but for the end of sequence."""
+
+        def at(prefix: Sequence[int]) -> Test:
+            text = vocabulary.spell(prefix)
+            after = self.after(text)
+
+            def test(token: int) -> bool:
+                if token == vocabulary.eos:
+                    return self.complete(text)
+                spelled = vocabulary.tokens[token]
+                return bool(spelled) and bool(after(spelled))
+
+            return test
+
+        return at
+
+
+def readable(text: bytes) -> str | None:
+    """UTF-8 as text, without the unfinished character at its end; None where it is not the beginning of UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        return decoder.decode(text)
+    except UnicodeDecodeError:
+        return None
+
+
+class Pattern(Constraint):
+    """The texts that a regular expression matches as a whole.
+
+    `regex` answers by a partial match. It does not look ahead of the end, so that a few patterns with look-arounds have
+    prefixes that cannot be completed; a string that gets stuck there has weight 0.
+
+    Raises:
+        MissingPackage: regex is not installed.
+        ValueError: not an expression.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        try:
+            import regex
+        except ImportError as error:
+            raise MissingPackage(f"patterns need the package regex: {error}") from error
+        try:
+            self.expression: Any = regex.compile(pattern)
+        except regex.error as error:
+            raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+
+    def prefix(self, text: bytes) -> bool:
+        """See `Constraint.prefix`."""
+        read = readable(text)
+        return read is not None and self.expression.fullmatch(read, partial=True) is not None
+
+    def complete(self, text: bytes) -> bool:
+        """See `Constraint.complete`."""
+        read = readable(text)
+        if read is None or read.encode() != text:
+            return False
+        return self.expression.fullmatch(read) is not None
+
+
+class Parsed(Constraint):
+    """The language of a grammar of `llguidance`, over bytes.
+
+    Args:
+        rules: in the syntax of llguidance, or a JSON schema as its constructors below make them.
+
+    Raises:
+        MissingPackage: llguidance is not installed.
+        ValueError: the grammar cannot be read.
+    """
+
+    def __init__(self, rules: str) -> None:
+        try:
+            import llguidance
+        except ImportError as error:
+            raise MissingPackage(f"grammars need llguidance: {error}") from error
+        self._start = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), rules, log_level=0)
+        if self._start.is_error():
+            raise ValueError(f"llguidance cannot read the grammar: {self._start.get_error()}")
+        self._text, self._matcher = b"", self._start.deep_copy()
+
+    @classmethod
+    def ebnf(cls, ebnf: str) -> Parsed:
+        """From EBNF with start ``root``."""
+        return cls('%llguidance {"no_forcing": true}\n' + scannerless(ebnf))
+
+    @classmethod
+    def schema(cls, schema: dict[str, Any]) -> Parsed:
+        """Objects of a JSON schema, written with one blank after commas and colons."""
+        import llguidance
+
+        options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        return cls(llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=options))
+
+    def _at(self, text: bytes) -> Any:
+        """The matcher after a text, None where the text is no prefix; onwards from the last text where possible."""
+        if not text.startswith(self._text):
+            self._text, self._matcher = b"", self._start.deep_copy()
+        rest = list(text[len(self._text) :])
+        if rest and self._matcher.validate_tokens(rest) != len(rest):
+            return None
+        if rest and not self._matcher.consume_tokens(rest):
+            raise RuntimeError(f"llguidance: {self._matcher.get_error()}")
+        self._text = text
+        return self._matcher
+
+    def after(self, text: bytes) -> Any:
+        """See `Constraint.after`; the text is parsed once."""
+
+        def test(more: bytes) -> bool:
+            matcher = self._at(text)
+            return matcher is not None and bool(matcher.validate_tokens(list(more)) == len(more))
+
+        return test
+
+    def prefix(self, text: bytes) -> bool:
+        """See `Constraint.prefix`."""
+        return self._at(text) is not None
+
+    def complete(self, text: bytes) -> bool:
+        """See `Constraint.complete`."""
+        matcher = self._at(text)
+        return matcher is not None and bool(matcher.is_accepting())
+
+
+class Molecule(Constraint):
+    """SMILES of one or more molecules that both `partialsmiles` and RDKit accept.
+
+    Raises:
+        MissingPackage: partialsmiles or rdkit is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import partialsmiles
+            from rdkit import Chem, RDLogger
+        except ImportError as error:
+            raise MissingPackage(f"molecules need partialsmiles and rdkit: {error}") from error
+        RDLogger.DisableLog("rdApp.*")
+        self._parse, self._error, self._chem = partialsmiles.ParseSmiles, partialsmiles.Error, Chem
+
+    def _reads(self, text: bytes, partial: bool) -> bool:
+        if not text.isascii():
+            return False
+        try:
+            self._parse(text.decode(), partial=partial)
+        except self._error:
+            return False
+        return True
+
+    def prefix(self, text: bytes) -> bool:
+        """See `Constraint.prefix`; blanks, which end a SMILES, do not pass."""
+        return b" " not in text and b"\t" not in text and (not text or self._reads(text, True))
+
+    def complete(self, text: bytes) -> bool:
+        """See `Constraint.complete`."""
+        if not text or not self.prefix(text) or not self._reads(text, False):
+            return False
+        return self._chem.MolFromSmiles(text.decode()) is not None
+
+
+def grammar_context(grammar: Grammar) -> Context:
+    """C of a grammar over tokens, one token at a time."""
+
+    def at(prefix: Sequence[int]) -> Test:
+        if isinstance(grammar, ContextFree):
+            return lambda token: grammar.admits(prefix, token)
+        admitted = frozenset(grammar.admitted(prefix).tolist())
+        return admitted.__contains__
+
+    return at

@@ -1,0 +1,500 @@
+"""Generation under a black-box constraint, the weights of single draws, and cost against divergence."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from harness import data
+from harness.errors import BadOutput
+from harness.method import Measurement, Metric, Task, task
+from harness.seeding import rng
+from harness.types import NonNegativeInt, PositiveFloat, PositiveInt
+from methods.decoding.adaptive_weighted_rejection.constraints import (
+    HEADER,
+    JSON_SCHEMA,
+    Constraint,
+    Molecule,
+    Parsed,
+    Pattern,
+)
+from methods.decoding.adaptive_weighted_rejection.particles import Cost, mean_log
+from methods.decoding.language_models import FloatArray, LanguageModel
+from methods.decoding.sql import GRAMMAR, SCHEMA
+
+Domain = Literal["headers", "json", "sql", "molecules", "patterns"]
+
+
+@dataclass
+class Problem:
+    """What to generate; the method builds model and constraint, which may need a device.
+
+    Attributes:
+        settings: the task.
+        prompt: text before the strings.
+        pattern: the regular expression of the domains that have one.
+    """
+
+    settings: ConstrainedGeneration
+    prompt: str
+    pattern: str
+
+    def constraint(self) -> Constraint:
+        """A fresh constraint.
+
+        Raises:
+            MissingPackage: a package of the domain is not installed.
+        """
+        match self.settings.domain:
+            case "json":
+                return Parsed.schema(JSON_SCHEMA)
+            case "sql":
+                return Parsed.ebnf(GRAMMAR)
+            case "molecules":
+                return Molecule()
+            case _:
+                return Pattern(self.pattern)
+
+    def model(self, device: str) -> LanguageModel:
+        """The language model.
+
+        Raises:
+            MissingData, MissingModel: its text or its weights are not here.
+        """
+        settings = self.settings
+        if settings.model == "ngram":
+            return header_ngram(settings.order, settings.entries)
+        from methods.decoding.small_models import language_model
+
+        return language_model(settings.model, self.prompt, device=device, dtype=settings.dtype)
+
+
+@dataclass
+class Population:
+    """The outcome of one answer.
+
+    Attributes:
+        texts: the strings of the particles.
+        log_weights: shape (particles,).
+        log_p: log P of each string.
+        ended: whether each ends with the end of sequence.
+    """
+
+    texts: list[bytes]
+    log_weights: FloatArray
+    log_p: FloatArray
+    ended: list[bool]
+
+    def shares(self) -> FloatArray:
+        """Normalised weights; zeros where every weight is zero."""
+        top = self.log_weights.max()
+        if top == -np.inf:
+            return np.zeros(len(self.texts))
+        w = np.exp(self.log_weights - top)
+        result: FloatArray = w / w.sum()
+        return result
+
+
+@dataclass
+class Generations:
+    """Answers and what they cost.
+
+    Attributes:
+        populations: one for each answer.
+        cost: of all together.
+        vocabulary: tokens of the model, the end of sequence included.
+        exact: whether the incremental weights are the exact local masses Z.
+    """
+
+    populations: list[Population]
+    cost: Cost
+    vocabulary: int
+    exact: bool = False
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@task(
+    "constrained-generation",
+    metrics=[
+        Metric("valid", "", "higher", "Weight of the strings in the language, a mean over the answers."),
+        Metric("answered", "", "higher", "Share of the answers with a string of positive weight."),
+        Metric("ended", "", "higher", "Share of the strings that ended before the limit."),
+        Metric("evaluations", "", "lower", "Evaluations of the constraint for each token drawn."),
+        Metric("reduction", "x", "higher", "Tokens of the vocabulary over the evaluations for each token."),
+        Metric("sampler_time", "s", "lower", "For each token, the constraint included, the model left out."),
+        Metric("model_time", "s", "lower", "For each token, in the language model."),
+        Metric("tokens", "", "neither", "Tokens drawn for each answer, over all particles."),
+        Metric("log_probability", "nats", "higher", "Weighted mean log P of the strings."),
+        Metric("log_mass", "nats", "neither", "Log of the mean weight, which estimates P(language)."),
+        Metric("divergence", "nats", "neither", "Mean -log Z of the tokens; of exact Z only, else -1."),
+        Metric("kl", "nats", "lower", "KL(local masking || P given the language), of exact Z only, else -1."),
+        Metric(
+            "perplexity", "", "lower", "Of the n-gram model for each token of held-out headers; else 0.", True
+        ),
+    ],
+    repeats="once",
+    amount_unit="answers",
+    data=("regex-patterns", "conala"),
+)
+class ConstrainedGeneration(Task[Problem, Generations]):
+    """Generate strings of a language that is known by a test alone, from a language model.
+
+    An answer is a weighted set of strings, and what it is worth is the normalised weight of its correct strings: in
+    `patterns` those that match the expression, elsewhere those in the language. `kl` is estimated from the answers of
+    one string w with exact weights W(w): KL(LCD || Q) = log E[W] - E[log W].
+    """
+
+    domain: Domain = "headers"
+    """Headers of Python functions, JSON of a schema, SQL of a schema, SMILES, or a pattern of ``regex-patterns``."""
+    pattern: NonNegativeInt = 0
+    """Which pattern of the data set, in `patterns`."""
+    model: str = "ngram"
+    """``ngram`` over the headers, ``<size>:<text>`` of the family of small transformers, or a Hugging Face id."""
+    order: Literal[1, 2, 3, 4] = 3
+    """n of the n-gram model."""
+    entries: PositiveInt = 32768
+    """Entries of its byte-level BPE vocabulary, without the end of sequence."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the weights of a transformer."""
+    prompted: bool = False
+    """Tell the model in words what to write, in its chat format if it has one; for instruction-tuned models."""
+    answers: PositiveInt = 20
+    """Answers to draw."""
+    limit: PositiveInt = 50
+    """Most tokens of a string, its end of sequence included."""
+
+    def load(self, seed: int) -> Problem:
+        """What to generate. Does not depend on `seed`.
+
+        Raises:
+            MissingData: the data set of the domain is not here.
+        """
+        pattern = HEADER if self.domain == "headers" else ""
+        if self.domain == "patterns":
+            known = patterns()
+            if self.pattern >= len(known):
+                raise ValueError(f"there are {len(known)} patterns, so there is no number {self.pattern}")
+            pattern = known[self.pattern]
+        return Problem(self, self._prompt(pattern) if self.prompted else "", pattern)
+
+    def _prompt(self, pattern: str) -> str:
+        wanted = {
+            "headers": "the header of a Python function on one line",
+            "json": "a JSON object with the keys question, intent and snippet about a question on Python",
+            "sql": f"one SQL SELECT statement over the tables {', '.join(SCHEMA)}",
+            "molecules": "the SMILES of one drug-like molecule",
+            "patterns": f"a string that the regular expression {pattern} matches as a whole",
+        }[self.domain]
+        return f"Write {wanted}. Answer with it alone and nothing else.\nAnswer: "
+
+    def amount(self, work: Problem) -> float:
+        """Answers to draw."""
+        return float(self.answers)
+
+    def score(self, work: Problem, output: Generations) -> Measurement:
+        """Validity and cost.
+
+        Raises:
+            BadOutput: there is no answer, or no token was drawn.
+        """
+        cost, answers = output.cost, output.populations
+        if not answers or not cost.tokens:
+            raise BadOutput(f"{len(answers)} answers were drawn with {cost.tokens} tokens")
+        constraint = work.constraint()
+        known = {text: constraint.complete(text) for text in {t for one in answers for t in one.texts}}
+        shares = [one.shares() for one in answers]
+        fits = [
+            np.array([known[t] and e for t, e in zip(one.texts, one.ended, strict=True)], float)
+            for one in answers
+        ]
+        alive = [bool(share.sum() > 0) for share in shares]
+        logs = np.concatenate([one.log_weights for one in answers])
+        kl = divergence = -1.0
+        if output.exact:
+            z = np.array([w for w in cost.weights if w > 0])
+            divergence = float(-np.log(z).mean())
+            finite = logs[logs > -np.inf]
+            if all(len(one.texts) == 1 for one in answers) and len(finite) == len(logs):
+                kl = max(0.0, mean_log(logs) - float(logs.mean()))
+        likely = [float(s @ one.log_p) for s, one, lives in zip(shares, answers, alive, strict=True) if lives]
+        per_token = cost.calls / cost.tokens
+        return Measurement(
+            {
+                "valid": float(np.mean([s @ f for s, f in zip(shares, fits, strict=True)])),
+                "answered": float(np.mean(alive)),
+                "ended": float(np.mean([e for one in answers for e in one.ended])),
+                "evaluations": per_token,
+                "reduction": output.vocabulary / per_token if per_token else float(output.vocabulary),
+                "sampler_time": cost.sampler / cost.tokens,
+                "model_time": cost.model / cost.tokens,
+                "tokens": cost.tokens / len(answers),
+                "log_probability": float(np.mean(likely)) if likely else -1e9,
+                "log_mass": max(-1e9, mean_log(np.array([mean_log(one.log_weights) for one in answers]))),
+                "divergence": divergence,
+                "kl": kl,
+                "perplexity": held_out_perplexity(self.order, self.entries) if self.model == "ngram" else 0.0,
+            }
+        )
+
+
+def patterns() -> list[str]:
+    """The 454 expressions of the data set ``regex-patterns``.
+
+    Raises:
+        MissingData: it is not under ``HARNESS_DATA``.
+    """
+    return [row["regex"] for row in csv.DictReader(io.StringIO(data.text("regex-patterns", "patterns.csv")))]
+
+
+# --- the n-gram model of headers ----------------------------------------------------------------------
+
+HELD_OUT = 1000
+
+
+def header_lines() -> tuple[list[str], list[str]]:
+    """Distinct lines that begin with ``def``: those to train on, and a thousand held out."""
+    from methods.decoding.documents import documents
+
+    lines = documents("python-headers")
+    held = set(
+        rng(0, "held-out headers").choice(len(lines), min(HELD_OUT, len(lines) // 10), replace=False).tolist()
+    )
+    return [l for i, l in enumerate(lines) if i not in held], [l for i, l in enumerate(lines) if i in held]
+
+
+def header_ngram(order: int, entries: int) -> LanguageModel:
+    """The n-gram model of the headers that are not held out; counting takes a second, the tokenizer is cached."""
+    from methods.decoding.ngram import Ngram, byte_level_vocabulary, source_tokenizer
+
+    tokenizer = source_tokenizer(entries)
+    encoded = [one.ids for one in tokenizer.encode_batch_fast(header_lines()[0])]
+    return Ngram.fit(encoded, byte_level_vocabulary(tokenizer), order)
+
+
+def held_out_perplexity(order: int, entries: int) -> float:
+    """Of `header_ngram` for each token of the held-out headers, their ends included."""
+    from methods.decoding.ngram import source_tokenizer
+
+    model = header_ngram(order, entries)
+    tokenizer = source_tokenizer(entries)
+    nats, count = 0.0, 0
+    for line in header_lines()[1]:
+        ids = [*tokenizer.encode(line).ids, model.vocabulary.eos]
+        for place, token in enumerate(ids):
+            nats -= float(model.log_probabilities_of(np.array([token]), ids[:place])[0])
+        count += len(ids)
+    return math.exp(nats / count)
+
+
+# --- weights of single draws ---------------------------------------------------------------------------
+
+
+@dataclass
+class Pair:
+    """A law and the tokens that pass.
+
+    Attributes:
+        p: float64, shape (vocabulary,).
+        passes: bool, shape (vocabulary,).
+    """
+
+    p: FloatArray
+    passes: np.ndarray
+
+    @property
+    def mass(self) -> float:
+        """Z."""
+        return float(self.p[self.passes].sum())
+
+
+@dataclass
+class WeightSums:
+    """What was drawn for every pair: means and mean squares of w, and calls.
+
+    Attributes:
+        mean, square, calls: float64, shape (pairs,).
+        draws: for each pair.
+        tokens: counts of every token, one array for each pair.
+    """
+
+    mean: FloatArray
+    square: FloatArray
+    calls: FloatArray
+    draws: int
+    tokens: list[np.ndarray]
+
+
+@task(
+    "weight-estimates",
+    metrics=[
+        Metric("largest_error", "", "lower", "Largest |mean w - Z| in standard errors, over the pairs."),
+        Metric("failures", "", "lower", "Pairs beyond four standard errors."),
+        Metric("relative_bias", "", "neither", "Mean over the pairs of (mean w - Z) / Z."),
+        Metric("deviation", "", "lower", "Mean over the pairs of the standard deviation of w over Z."),
+        Metric("evaluations", "", "lower", "Mean evaluations for each draw."),
+        Metric("law_failures", "", "lower", "Pairs whose tokens fail a chi-square test at 1e-5."),
+        Metric("undecided", "", "neither", "Pairs left out: see the task."),
+    ],
+    repeats="once",
+    amount_unit="draws",
+)
+class WeightEstimates(Task[list[Pair], WeightSums]):
+    """Draw single tokens from random laws, and compare the mean weight with the exact Z.
+
+    p ~ Dirichlet(a), a in {0.05, 0.3, 1}; V in {2, 5, 16, 64}; each token passes with probability 0.05, 0.3 or 0.9, at
+    least one does. Four standard errors are a bound only where the mean is close to normal: pairs whose Z x draws is
+    below 100, where events that carry the mean are not seen, are left out and counted.
+    """
+
+    pairs: PositiveInt = 200
+    """Random laws."""
+    draws: PositiveInt = 20_000
+    """For each."""
+    errors: PositiveFloat = 4.0
+    """Standard errors that the mean may be away from Z."""
+
+    def load(self, seed: int) -> list[Pair]:
+        """The pairs, other ones for each seed."""
+        stream = rng(seed, "pairs")
+        found = []
+        for number in range(self.pairs):
+            size = (2, 5, 16, 64)[number % 4]
+            p = stream.dirichlet(np.full(size, (0.05, 0.3, 1.0)[number // 4 % 3]))
+            p = np.maximum(p, 1e-300) / np.maximum(p, 1e-300).sum()
+            passes = stream.random(size) < (0.05, 0.3, 0.9)[number // 12 % 3]
+            passes[stream.integers(size)] |= not passes.any()
+            found.append(Pair(p, passes))
+        return found
+
+    def amount(self, work: list[Pair]) -> float:
+        """Draws in all."""
+        return float(self.pairs * self.draws)
+
+    def score(self, work: list[Pair], output: WeightSums) -> Measurement:
+        """Distances of the means from Z in standard errors."""
+        from scipy import stats
+
+        mass = np.array([pair.mass for pair in work])
+        enough = mass * output.draws >= 100
+        if not enough.any():
+            raise BadOutput(f"{output.draws} draws decide none of the {len(work)} pairs")
+        variance = np.maximum(output.square - output.mean**2, 0.0)
+        off = np.abs(output.mean - mass)
+        # An estimator without variance must be right up to rounding.
+        error = np.where(off <= 1e-9 * mass, 0.0, off / np.maximum(np.sqrt(variance / output.draws), 1e-300))
+        law = 0
+        for pair, counts, decided in zip(work, output.tokens, enough, strict=True):
+            expected = np.where(pair.passes, pair.p, 0) / pair.mass * counts.sum()
+            seen = expected >= 5
+            if counts[~pair.passes].any():
+                law += 1
+            elif decided and seen.sum() > 1:
+                o = np.append(counts[seen], counts[~seen].sum())
+                e = np.append(expected[seen], expected[~seen].sum())
+                kept = e > 1e-9 if e[-1] < 5 else e > 0
+                o, e = (o[:-1], e[:-1] * (o[:-1].sum() / e[:-1].sum())) if e[-1] < 5 else (o[kept], e[kept])
+                law += int(stats.chisquare(o, e).pvalue < 1e-5)
+        return Measurement(
+            {
+                "largest_error": float(min(error[enough].max(), 1e9)),
+                "failures": float((error[enough] > self.errors).sum()),
+                "relative_bias": float(((output.mean - mass) / mass)[enough].mean()),
+                "deviation": float((np.sqrt(variance) / mass)[enough].mean()),
+                "evaluations": float(output.calls[enough].mean()),
+                "law_failures": float(law),
+                "undecided": float((~enough).sum()),
+            }
+        )
+
+
+# --- cost against divergence ----------------------------------------------------------------------------
+
+
+@dataclass
+class MaskedContexts:
+    """Prefixes of real headers with the whole mask after each.
+
+    Attributes:
+        laws: for each order n, the next-token laws p after the prefixes.
+        masks: what may follow: bool, shape (vocabulary,), one for each prefix.
+    """
+
+    laws: list[list[FloatArray]]
+    masks: list[np.ndarray]
+
+
+@task(
+    "divergence-bins",
+    metrics=[
+        Metric("correlation", "", "higher", "Spearman's, of log evaluations and mean -log Z over the bins."),
+        Metric("bins", "", "neither", "Bins of (n, context).", True),
+        Metric("exponent", "", "neither", "Slope of log evaluations over -log Z."),
+        Metric("least_divergence", "nats", "neither", "Smallest mean -log Z of a bin."),
+        Metric("most_divergence", "nats", "neither", "Largest mean -log Z of a bin."),
+    ],
+    repeats="once",
+    amount_unit="draws",
+)
+class DivergenceBins(Task[MaskedContexts, list[FloatArray]]):
+    """How the evaluations for a token depend on -log Z = KL(constrained || unconstrained) of its context.
+
+    Contexts are prefixes of held-out headers that the pattern admits, cut at random tokens; each is masked in full once,
+    which gives Z under the n-gram models of all orders. A bin is an order and a range of -log Z.
+    """
+
+    contexts: PositiveInt = 16
+    """Prefixes of headers."""
+    entries: PositiveInt = 32768
+    """Entries of the vocabulary, without the end of sequence."""
+    bins: PositiveInt = 4
+    """For each of the four orders."""
+    draws: PositiveInt = 200
+    """For each order and context."""
+
+    def load(self, seed: int) -> MaskedContexts:
+        """Contexts, laws and masks, other ones for each seed."""
+        from methods.decoding.ngram import source_tokenizer
+
+        tokenizer, stream = source_tokenizer(self.entries), rng(seed, "contexts")
+        models = [header_ngram(order, self.entries) for order in (1, 2, 3, 4)]
+        constraint = Pattern(HEADER)
+        lines = [line for line in header_lines()[1] if constraint.complete(line.encode())]
+        prefixes = []
+        while len(prefixes) < self.contexts:
+            ids = tokenizer.encode(lines[stream.integers(len(lines))]).ids
+            prefixes.append(ids[: stream.integers(1, len(ids) + 1)])
+        at = constraint.context(models[0].vocabulary)
+        size = len(models[0].vocabulary)
+        masks = [np.fromiter(map(at(prefix), range(size)), bool, size) for prefix in prefixes]
+        laws = [[np.exp(model.log_probabilities(prefix)) for prefix in prefixes] for model in models]
+        return MaskedContexts([[p / p.sum() for p in of] for of in laws], masks)
+
+    def amount(self, work: MaskedContexts) -> float:
+        """Draws in all."""
+        return float(len(work.laws) * len(work.masks) * self.draws)
+
+    def score(self, work: MaskedContexts, output: list[FloatArray]) -> Measurement:
+        """Over the bins. `output` holds the mean evaluations of each context, an array for each order."""
+        from scipy import stats
+
+        x, y = [], []
+        for laws, calls in zip(work.laws, output, strict=True):
+            kl = np.array([-math.log(p[mask].sum()) for p, mask in zip(laws, work.masks, strict=True)])
+            for part in np.array_split(np.argsort(kl), self.bins):
+                if len(part):
+                    x.append(float(kl[part].mean()))
+                    y.append(float(np.log(calls[part].mean())))
+        return Measurement(
+            {
+                "correlation": float(stats.spearmanr(x, y).statistic),
+                "bins": float(len(x)),
+                "exponent": float(np.polyfit(x, y, 1)[0]),
+                "least_divergence": min(x),
+                "most_divergence": max(x),
+            }
+        )
