@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
-import json
 import math
 import os
 import secrets
@@ -18,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 from harness.errors import HarnessError
 from harness.sandbox import calls, mechanism, watching
@@ -145,12 +143,14 @@ class _Run:
 
     def __init__(self, program: Program, limits: Limits, how: mechanism.Mechanism, scratch: Path) -> None:
         self._limits, self._scratch, self._how = limits, scratch, how
-        self._token = secrets.token_hex(16)
+        self._token = secrets.token_hex(16).encode()
         self._text = {"stdout": bytearray(), "stderr": bytearray(), "answer": bytearray()}
         self._stopped: tuple[Status, str] | None = None
         self._cpu_time = 0.0
-        config = _sealed(json.dumps(self._config(program)).encode())
-        stdin = _sealed(program.stdin.encode() if isinstance(program.stdin, str) else program.stdin)
+        config = _sealed(self._request(program))
+        stdin = _sealed(
+            program.stdin.encode(errors="surrogatepass") if isinstance(program.stdin, str) else program.stdin
+        )
         reading, answering = os.pipe()
         # The process ends with the thread that starts it, which is therefore the one that waits for it.
         try:
@@ -200,26 +200,30 @@ class _Run:
             exit_code=self._process.returncode,
         )
 
-    def _config(self, program: Program) -> dict[str, Any]:
+    def _request(self, program: Program) -> bytes:
+        """What the stage reads."""
         limits = self._limits
-        return {
-            "program": program.source,
-            "tests": program.tests,
+        values: dict[str, bytes | int] = {
+            "program": program.source.encode(errors="surrogatepass"),
             "token": self._token,
             "parent": os.getpid(),
-            "namespaces": self._how.bwrap is not None,
+            "namespaces": int(self._how.bwrap is not None),
             "landlock": self._how.landlock,
-            "readable": mechanism.readable(),
-            "devices": mechanism.devices(),
-            "scratch": str(self._scratch),
-            "filter": base64.b64encode(calls.compiled()).decode(),
-            "limits": {
-                "memory": limits.memory,
-                "disk": limits.disk,
-                "files": limits.files,
-                "cpu_time": math.ceil(limits.cpu_time),
-            },
+            "readable": b"\0".join(map(os.fsencode, mechanism.readable())),
+            "devices": b"\0".join(map(os.fsencode, mechanism.devices())),
+            "scratch": os.fsencode(self._scratch),
+            "filter": calls.compiled(),
+            "memory": limits.memory,
+            "disk": limits.disk,
+            "files": limits.files,
+            "cpu_time": math.ceil(limits.cpu_time),
         }
+        if program.tests is not None:
+            values["tests"] = program.tests.encode(errors="surrogatepass")
+        plain = {
+            name: value if isinstance(value, bytes) else str(value).encode() for name, value in values.items()
+        }
+        return "".join(f"{name} {value.hex()}\n" for name, value in plain.items()).encode()
 
     def _watch(self) -> None:
         """Read what comes until the process has ended or must."""
@@ -285,29 +289,30 @@ class _Run:
             self._stopped = ("over-limit", f"wrote more than {limits.disk} bytes")
 
     def _verdict(self, code: int, cpu_time: float) -> tuple[Status, str]:
-        lines = bytes(self._text["answer"]).split(b"\n")
-        hello = _parsed(lines[0])
-        if "confined" not in hello:
-            why = hello.get("unconfined") or self._text["stderr"].decode(errors="replace").strip()[-300:]
+        told = _answers(bytes(self._text["answer"]))
+        if told.get("confined") is None:
+            why = told.get("unconfined") or [self._text["stderr"].decode(errors="replace").strip()[-300:]]
             raise HarnessError(
-                f"the sandbox could not be set up, and nothing was run: {why or f'exit code {code}'}"
+                f"the sandbox could not be set up, and nothing was run: {why[0] or f'exit code {code}'}"
             )
         if self._stopped is not None:
             return self._stopped
-        answer = _parsed(lines[1]) if len(lines) > 2 else {}
+        token, status, reason = told.get("done", ["", "", ""])
         spent = cpu_time >= math.ceil(self._limits.cpu_time) - 0.1
         ends = (-signal.SIGXCPU, -signal.SIGKILL, 128 + signal.SIGXCPU, 128 + signal.SIGKILL)
         if spent and code in ends:
             return "timeout", f"used {self._limits.cpu_time:g} s of processor time"
-        if answer.get("token") != self._token:
+        if token.encode() != self._token:
             if code < 0 or code > 128:
                 name = _signal_name(-code if code < 0 else code - 128)
                 return ("out-of-memory" if name == "SIGKILL" else "failed"), f"was ended by {name}"
             return "failed", f"ended its process with exit code {code} before it was done"
-        status, reason = answer.get("status"), str(answer.get("reason"))[:600]
         if status == "passed":
             return ("passed", "") if code == 0 else ("failed", f"ended with exit code {code} after it was done")
-        return (status if status in ("out-of-memory", "refused") else "failed"), reason
+        ended: Status = (
+            "refused" if status == "refused" else "out-of-memory" if status == "out-of-memory" else "failed"
+        )
+        return ended, reason
 
 
 # A program's environment: nothing of this process's. Hashes are fixed, so that it does the same each time.
@@ -335,13 +340,22 @@ def _remove(folder: Path) -> None:
             raise HarnessError(f"the scratch folder {folder} cannot be removed") from None
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    """An answer of the process, which a program may have written itself: anything but an object is none."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _answers(text: bytes) -> dict[str, list[str]]:
+    """What the process said, by first word. The program may have written there too: what is no answer is left out."""
+    found: dict[str, list[str]] = {}
+    for line in text.split(b"\n")[:2]:
+        words = line.decode("ascii", errors="replace").split(" ")
+        try:
+            match words:
+                case ["confined"]:
+                    found["confined"] = []
+                case ["unconfined", why]:
+                    found["unconfined"] = [bytes.fromhex(why).decode(errors="replace")]
+                case ["done", token, status, reason]:
+                    found["done"] = [token, status, bytes.fromhex(reason).decode(errors="replace")[:600]]
+        except ValueError:
+            continue
+    return found
 
 
 def _signal_name(number: int) -> str:

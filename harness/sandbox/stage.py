@@ -1,25 +1,22 @@
 """The first steps of a sandboxed process, and the program after them. Run as a script, never imported.
 
-``python stage.py CONFIG RESULT`` with two file descriptors: JSON to read and a pipe to answer on. It gives up, in this
-order, what the program must not have: memory, time and files beyond the limits, paths outside the scratch folder,
-capabilities, and all system calls but those on a list. Each step that fails ends the process before the program
-begins. Nothing here can be taken back by the program, which runs in the same interpreter.
+``python stage.py CONFIG RESULT`` with two file descriptors: a request to read and a pipe to answer on. It gives up what
+the program must not have: paths outside the scratch folder, capabilities, memory, time and files beyond the limits,
+and all system calls but those on a list. Each step that fails ends the process before the program begins. Nothing here
+can be taken back by the program, which runs in the same interpreter.
 
-Only the standard library is imported, and of that as little as possible: this is most of the time that a run takes.
+As little as possible is imported, for that is most of the time that a run takes. So a request is lines of a name and a
+value in hexadecimal digits, and an answer is words of them, where JSON would bring regular expressions with it.
 """
 
 from __future__ import annotations
 
-import base64
 import ctypes
-import json
 import os
 import resource
-import signal
 import sys
-from types import ModuleType
-from typing import Any
 
+_SIGKILL = 9
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -55,19 +52,19 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def _limit(limits: dict[str, int]) -> None:
+def _limit(memory: int, disk: int, files: int, cpu_time: int) -> None:
     """Hold this process to its limits; see setrlimit(2). Processes are limited by the list of system calls."""
     for name, value in (
-        ("AS", limits["memory"]),
-        ("FSIZE", limits["disk"]),
-        ("NOFILE", limits["files"]),
+        ("AS", memory),
+        ("FSIZE", disk),
+        ("NOFILE", files),
         ("CORE", 0),
         ("MEMLOCK", 0),
         ("MSGQUEUE", 0),
     ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     # The first is a signal that the program may ignore, the second is not.
-    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_time"], limits["cpu_time"] + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_time, cpu_time + 1))
 
 
 def _restrict_files(abi: int, readable: list[str], devices: list[str], scratch: str) -> None:
@@ -106,22 +103,30 @@ def _filter_calls(code: bytes) -> None:
     _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0), "seccomp")
 
 
-def _confine(config: dict[str, Any]) -> None:
+def _confine(request: dict[str, bytes]) -> None:
+    def number(name: str) -> int:
+        return int(request[name])
+
+    def paths(name: str) -> list[str]:
+        return [os.fsdecode(path) for path in request[name].split(b"\0") if path]
+
     # The parent may have gone before the first line asked to go with it.
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
-    if not config["namespaces"] and os.getppid() != config["parent"]:
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    namespaces = bool(number("namespaces"))
+    if not namespaces and os.getppid() != number("parent"):
         os._exit(1)
     _checked(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
-    if config["landlock"]:
-        _restrict_files(config["landlock"], config["readable"], config["devices"], config["scratch"])
-    _drop_capabilities(groups=not config["namespaces"])
-    _limit(config["limits"])
-    _filter_calls(base64.b64decode(config["filter"]))
+    if number("landlock"):
+        scratch = os.fsdecode(request["scratch"])
+        _restrict_files(number("landlock"), paths("readable"), paths("devices"), scratch)
+    _drop_capabilities(groups=not namespaces)
+    _limit(number("memory"), number("disk"), number("files"), number("cpu_time"))
+    _filter_calls(request["filter"])
 
 
 def _run(program: str, tests: str | None) -> tuple[str, str]:
     """Run the program, then its tests in the same namespace. Returns status and reason."""
-    module = ModuleType("__main__")
+    module = type(sys)("__main__")
     sys.modules["__main__"] = module
     # With tests it is a module that they use, and without them it is the main program.
     module.__name__ = "__main__" if tests is None else "program"
@@ -171,22 +176,32 @@ def _show(error: BaseException, sources: dict[str, str]) -> None:
         return
 
 
+def _read(descriptor: int) -> dict[str, bytes]:
+    with open(descriptor, "rb") as stream:
+        lines = [line.partition(b" ") for line in stream.read().splitlines()]
+    return {name.decode(): bytes.fromhex(value.decode()) for name, _, value in lines}
+
+
 def main() -> None:
     """Read the request, confine this process, say so, and run."""
-    with open(int(sys.argv[1]), "rb") as stream:
-        config = json.load(stream)
     answers = int(sys.argv[2])
+
+    def answer(*words: bytes) -> None:
+        os.write(answers, b" ".join(words) + b"\n")
+
+    request = _read(int(sys.argv[1]))
+    program = request["program"].decode(errors="surrogatepass")
+    tests = request["tests"].decode(errors="surrogatepass") if "tests" in request else None
     try:
-        _confine(config)
+        _confine(request)
     except Exception as error:
-        os.write(answers, json.dumps({"unconfined": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+        answer(b"unconfined", f"{type(error).__name__}: {error}".encode(errors="replace").hex().encode())
         os._exit(1)
-    os.write(answers, b'{"confined": true}\n')
+    answer(b"confined")
     sys.argv[:] = ["program.py"]
-    sys.path.insert(0, config["scratch"])
-    status, reason = _run(config["program"], config["tests"])
-    answer = {"token": config["token"], "status": status, "reason": reason}
-    os.write(answers, json.dumps(answer).encode() + b"\n")
+    sys.path.insert(0, os.fsdecode(request["scratch"]))
+    status, reason = _run(program, tests)
+    answer(b"done", request["token"], status.encode(), reason.encode(errors="replace").hex().encode())
     if status != "passed":
         sys.exit(1)
 

@@ -377,7 +377,7 @@ def test_a_made_up_answer_is_none(execute):
 import os
 for number in range(3, 20):
     try:
-        os.write(number, b'{"token": "guess", "status": "passed", "reason": ""}\\n' * 2)
+        os.write(number, b"done guess passed 00\\n" * 2)
     except OSError:
         pass
 os._exit(0)

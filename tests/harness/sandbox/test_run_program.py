@@ -130,6 +130,22 @@ def test_limits_are_limits(wrong):
         Limits(**wrong)
 
 
-@pytest.mark.parametrize("line", [b"", b"[]", b"1", b"\xff", b"[" * 100_000, b'{"a":'])
-def test_an_answer_that_is_none_is_empty(line):
-    assert process._parsed(line) == {}
+@pytest.mark.parametrize(
+    "text", [b"", b"\n\n", b"\xff", b"done", b"done a b zz", b"confined now", b" " * 1000, b"done a b c d"]
+)
+def test_an_answer_that_is_none_is_left_out(text):
+    assert process._answers(text) == {}
+
+
+def test_only_the_first_two_lines_are_answers():
+    assert process._answers(b"confined\ndone t passed \ndone t failed \n") == {
+        "confined": [],
+        "done": ["t", "passed", ""],
+    }
+
+
+@here
+def test_text_that_is_not_unicode_is_a_failure_of_the_program(allowed):
+    assert run_program("print('\ud800')").status == "failed"
+    assert run_program("x = 1", tests="'\ud800'").status == "failed"
+    assert run_program("print('ü€')").stdout == "ü€\n"
