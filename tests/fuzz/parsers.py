@@ -23,6 +23,7 @@ with atheris.instrument_imports(include=["harness"]):
     from harness import data, expression, parameters, suitefile, yamlfile
     from harness.answers import checked
     from harness.errors import BadOutput, RequestError, RequestErrors
+    from harness.gate.markdown import markdown
     from harness.gate.model import GateResult
     from harness.paper import Paper
     from harness.record import Record
@@ -47,6 +48,12 @@ _RECORD = (
     '{"key": "k", "suite": "s", "comparison": "c", "task": "t", "task_parameters": {"n": 1}, "method": "m", "label": "m",'
     ' "method_parameters": {}, "seed": 1000, "profile": "cpu", "source": "x", "status": "ok", "latency": {"samples":'
     ' [0.1, 0.2], "first": 0.1}, "metrics": {"a": 1.0}, "series": {"loss": {"x": [0, 1], "y": [1, 2]}}}'
+)
+_GATE = (
+    '{"suite": "ci", "profile": "cpu", "base": {"name": "main"}, "head": {"name": "working tree"}, "started": "",'
+    ' "seconds": 1.0, "findings": [{"comparison": "c", "task": "t", "method": "m", "label": "m", "metric": "latency",'
+    ' "unit": "s", "base": 1.0, "head": 2.0, "ratio": 2.0, "low": 1.9, "high": 2.1, "threshold": 0.05, "change":'
+    ' "regressed", "reason": "x"}], "machine": {"host": "h"}, "notes": ["n"]}'
 )
 
 
@@ -88,7 +95,8 @@ def _record(content: bytes) -> None:
 
 
 def _gate(content: bytes) -> None:
-    GateResult.model_validate_json(content)
+    found = GateResult.model_validate_json(content)
+    assert markdown(found)
 
 
 def _answer(content: bytes) -> None:
@@ -132,6 +140,7 @@ def one_input(content: bytes) -> None:
 def seeds(folder: Path) -> None:
     """Write the inputs to start from."""
     texts: list[tuple[Callable[[bytes], None], str]] = [(_record, _RECORD)]
+    texts.append((_gate, _GATE))
     texts += [(_expression, text) for text in _EXPRESSIONS]
     texts += [(_type, text) for text in _TYPES]
     texts += [(_answer, text) for text in _ANSWERS]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -14,6 +15,8 @@ from harness import data, expression, parameters, suite, suitefile, yamlfile
 from harness.catalog import Catalog
 from harness.errors import RequestError, RequestErrors
 from harness.gate.against import read
+from harness.gate.markdown import markdown
+from harness.gate.model import Finding, GateResult, Side
 from harness.record import Record
 from harness.suitefile import Suite
 
@@ -231,6 +234,37 @@ def test_files_of_records_that_are_none(tmp_path: Path, content: bytes, name: st
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RequestError):
         list(read(str(tmp_path / name)))
+
+
+_figures = st.none() | st.floats()
+_texts = st.text(max_size=20) | st.sampled_from(["<script>", "@all", "| a |", "](x)", "\x1b[2J", "</td>"])
+_anything = st.recursive(
+    _texts | _figures | st.booleans(), lambda inner: st.lists(inner, max_size=2), max_leaves=4
+)
+_findings = st.builds(
+    Finding,
+    comparison=_texts, task=_texts, method=_texts, label=_texts, reason=_texts, unit=_texts,
+    task_parameters=st.dictionaries(_texts, _anything, max_size=2),
+    metric=st.sampled_from(["latency", "peak_memory", "status", "accuracy"]) | _texts,
+    **dict.fromkeys(("base", "head", "ratio", "low", "high", "threshold", "p_value"), _figures),
+)  # fmt: skip
+_sides = st.builds(Side, name=_texts, versions=st.dictionaries(_texts, _texts, max_size=2))
+_results = st.builds(
+    GateResult, findings=st.lists(_findings, max_size=3), base=_sides, head=_sides, timed=st.just([]),
+    suite=_texts, profile=_texts, started=_texts, seconds=st.floats(0, 1e9), notes=st.lists(_texts, max_size=2),
+    machine=st.dictionaries(_texts, _anything, max_size=2), conditions=st.dictionaries(_texts, _anything, max_size=2),
+    disturbances=st.dictionaries(_texts | st.sampled_from(["load", "frequency"]), _anything, max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(_results)
+def test_any_result_of_a_gate_is_rendered(result: GateResult) -> None:
+    """What a pull request made is rendered where a workflow may write comments."""
+    text = re.sub("<code>.*?</code>", "", markdown(result))  # where nobody is mentioned
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert not re.search(r"(?<![\w`&;])@all", text)
 
 
 def test_nothing_of_ours_reads_pickles() -> None:
