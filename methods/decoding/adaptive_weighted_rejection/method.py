@@ -12,7 +12,7 @@ from harness.types import Fraction, NonNegativeInt, PositiveInt
 from methods.decoding.adaptive_weighted_rejection.baselines import Sampler
 from methods.decoding.adaptive_weighted_rejection.constraints import grammar_context
 from methods.decoding.adaptive_weighted_rejection.particles import Cost, Particle, Step, particles
-from methods.decoding.adaptive_weighted_rejection.rejection import Draw, Test, awrs
+from methods.decoding.adaptive_weighted_rejection.rejection import Batch, Draw, Test, awrs
 from methods.decoding.adaptive_weighted_rejection.tasks import MaskedContexts, Pair, WeightSums
 from methods.decoding.language_models import FloatArray
 from methods.decoding.sampling import Problem, Samples, TokenString
@@ -113,18 +113,15 @@ class AwrsWeights(Method[list[Pair], WeightSums]):
         """Nothing to build."""
         self.pairs = work
 
-    def draw(self, pair: Pair, rng: np.random.Generator) -> Draw:
-        """One draw."""
-        return awrs(pair.p, pair.passes.tolist().__getitem__, rng, self.version)
-
     def run(self) -> WeightSums:
         """All draws of all pairs."""
         draws, rng = int(self.task.amount(self.pairs) or 0) // len(self.pairs), self.context.rng("draws")
         mean, square, calls = (np.zeros(len(self.pairs)) for _ in range(3))
         counts = [np.zeros(len(pair.p), np.int64) for pair in self.pairs]
         for place, pair in enumerate(self.pairs):
+            test, orders = pair.passes.tolist().__getitem__, Batch(pair.p, rng)
             for _ in range(draws):
-                one = self.draw(pair, rng)
+                one = awrs(pair.p, test, rng, self.version, orders=orders)
                 mean[place] += one.weight
                 square[place] += one.weight**2
                 calls[place] += one.calls

@@ -123,6 +123,24 @@ def races(rng: np.random.Generator) -> Orders:
     return lambda p: Race(p, rng)
 
 
+class Batch:
+    """Orders of one law by the thousand, for many draws from a small vocabulary; of every other law fresh races."""
+
+    def __init__(self, p: FloatArray, rng: np.random.Generator, at_once: int = 2000) -> None:
+        self.p, self.rng, self.at_once = p, rng, at_once
+        self._support = np.flatnonzero(p > 0)
+        self._rows: list[IntArray] = []
+
+    def __call__(self, p: FloatArray) -> Order:
+        """A fresh order."""
+        if p is not self.p:
+            return Race(p, self.rng)
+        if not self._rows:
+            clocks = np.log(self.rng.standard_exponential((self.at_once, len(self._support))))
+            self._rows = list(self._support[np.argsort(clocks - np.log(p[self._support]), axis=1)])
+        return Order(p, self._rows.pop())
+
+
 def improper(p: FloatArray, test: Test, orders: Orders) -> Draw:
     """The first token that passes, with weight 1: locally constrained decoding without its normaliser."""
     order = orders(p)
@@ -210,7 +228,12 @@ def geometric(p: FloatArray, test: Test, orders: Orders, rng: np.random.Generato
 
 
 def awrs(
-    p: FloatArray, test: Test, rng: np.random.Generator, version: Version = "auto", accepts: int = 2
+    p: FloatArray,
+    test: Test,
+    rng: np.random.Generator,
+    version: Version = "auto",
+    accepts: int = 2,
+    orders: Orders | None = None,
 ) -> Draw:
     """One draw.
 
@@ -221,8 +244,9 @@ def awrs(
         version: "auto" is the geometric version where p is peaked or more than two accepts are asked for, else the
             recursive one, as in the published library.
         accepts: accepted draws behind a weight of the geometric version, at least two.
+        orders: where orders come from; default fresh races.
     """
-    orders = races(rng)
+    orders = orders or races(rng)
     if version == "auto":
         version = "geometric" if accepts > 2 or p.max() >= PEAKED else "recursive"
     if version == "geometric":

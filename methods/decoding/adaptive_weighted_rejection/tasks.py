@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from harness import data
+from harness import cache, data
 from harness.errors import BadOutput
 from harness.method import Measurement, Metric, Task, task
 from harness.seeding import rng
@@ -67,11 +70,11 @@ class Problem:
             MissingData, MissingModel: its text or its weights are not here.
         """
         settings = self.settings
-        if settings.model == "ngram":
+        if settings.named == "ngram":
             return header_ngram(settings.order, settings.entries)
         from methods.decoding.small_models import language_model
 
-        return language_model(settings.model, self.prompt, device=device, dtype=settings.dtype)
+        return language_model(settings.named, self.prompt, device=device, dtype=settings.dtype)
 
 
 @dataclass
@@ -154,7 +157,8 @@ class ConstrainedGeneration(Task[Problem, Generations]):
     pattern: NonNegativeInt = 0
     """Which pattern of the data set, in `patterns`."""
     model: str = "ngram"
-    """``ngram`` over the headers, ``<size>:<text>`` of the family of small transformers, or a Hugging Face id."""
+    """A size of the family of small transformers, then on the text of the domain; ``<size>:<text>``; ``ngram`` over the
+    headers; or a Hugging Face id."""
     order: Literal[1, 2, 3, 4] = 3
     """n of the n-gram model."""
     entries: PositiveInt = 32768
@@ -191,6 +195,14 @@ class ConstrainedGeneration(Task[Problem, Generations]):
             "patterns": f"a string that the regular expression {pattern} matches as a whole",
         }[self.domain]
         return f"Write {wanted}. Answer with it alone and nothing else.\nAnswer: "
+
+    @property
+    def named(self) -> str:
+        """The model's full name."""
+        from methods.decoding.small_models import FAMILY
+
+        text = {"headers": "python-headers", "patterns": "python-lines"}.get(self.domain, self.domain)
+        return f"{self.model}:{text}" if self.model in FAMILY else self.model
 
     def amount(self, work: Problem) -> float:
         """Answers to draw."""
@@ -237,7 +249,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
                 "log_mass": max(-1e9, mean_log(np.array([mean_log(one.log_weights) for one in answers]))),
                 "divergence": divergence,
                 "kl": kl,
-                "perplexity": held_out_perplexity(self.order, self.entries) if self.model == "ngram" else 0.0,
+                "perplexity": held_out_perplexity(self.order, self.entries) if self.named == "ngram" else 0.0,
             }
         )
 
@@ -277,18 +289,24 @@ def header_ngram(order: int, entries: int) -> LanguageModel:
 
 
 def held_out_perplexity(order: int, entries: int) -> float:
-    """Of `header_ngram` for each token of the held-out headers, their ends included."""
+    """Of `header_ngram` for each token of the held-out headers, their ends included; computed once and cached."""
     from methods.decoding.ngram import source_tokenizer
 
-    model = header_ngram(order, entries)
-    tokenizer = source_tokenizer(entries)
-    nats, count = 0.0, 0
-    for line in header_lines()[1]:
-        ids = [*tokenizer.encode(line).ids, model.vocabulary.eos]
-        for place, token in enumerate(ids):
-            nats -= float(model.log_probabilities_of(np.array([token]), ids[:place])[0])
-        count += len(ids)
-    return math.exp(nats / count)
+    training, held = header_lines()
+
+    def make(path: Path) -> None:
+        model, tokenizer = header_ngram(order, entries), source_tokenizer(entries)
+        nats, count = 0.0, 0
+        for line in held:
+            ids = [*tokenizer.encode(line).ids, model.vocabulary.eos]
+            for place, token in enumerate(ids):
+                nats -= float(model.log_probabilities_of(np.array([token]), ids[:place])[0])
+            count += len(ids)
+        path.write_text(json.dumps(math.exp(nats / count)))
+
+    digest = hashlib.sha256("\n".join([*training, "", *held]).encode()).hexdigest()
+    recipe = {"order": order, "entries": entries, "lines": digest, "version": 1}
+    return float(json.loads(cache.artefact("header-perplexity", recipe, make).read_text()))
 
 
 # --- weights of single draws ---------------------------------------------------------------------------
