@@ -28,7 +28,7 @@ def run(
     store: str | Path | None = None,
     fresh: bool = False,
     retry: bool = False,
-    allow_generated_code: bool = False,
+    allow_generated_code: bool | None = None,
     executor: Executor | None = None,
     progress: bool = True,
 ) -> Summary:
@@ -44,7 +44,8 @@ def run(
         store: an SQLite file or an SQLAlchemy URL; default as on the command line.
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
-        allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`.
+        allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`; by default
+            as the environment variable ``HARNESS_ALLOW_GENERATED_CODE`` says, which is no unless it is 1.
         executor: where comparisons run, from `harness.executors.make`; on this machine unless another is given.
         progress: whether to show what is running.
 
@@ -61,7 +62,7 @@ def run(
     places = [profile] if isinstance(profile, str) else list(profile)
     chosen = running.planned(catalog, names, places, papers, tags, comparisons)
     display: Progress = running.Display() if progress else Progress()
-    with sandbox.allowing(allow_generated_code):
+    with sandbox.allowing(sandbox.allowed() if allow_generated_code is None else allow_generated_code):
         return runner.run(
             catalog, chosen, Store(store), fresh=fresh, retry=retry, executor=executor, progress=display
         )
