@@ -44,8 +44,8 @@ def run(
         store: an SQLite file or an SQLAlchemy URL; default as on the command line.
         fresh: measure again what is stored.
         retry: measure again what is stored as failed, timed out or out of memory.
-        allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`; by default
-            as the environment variable ``HARNESS_ALLOW_GENERATED_CODE`` says, which is no unless it is 1.
+        allow_generated_code: let methods run programs that language models write, locked in by `harness.sandbox`;
+            by default as the environment variable ``HARNESS_ALLOW_GENERATED_CODE`` says: no, unless it is 1.
         executor: where comparisons run, from `harness.executors.make`; on this machine unless another is given.
         progress: whether to show what is running.
 
