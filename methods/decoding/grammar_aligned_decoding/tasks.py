@@ -21,6 +21,7 @@ from methods.decoding.sampling import (
     grammatical,
     log_sum,
 )
+from methods.decoding.sql import GRAMMAR as SQL
 
 
 @dataclass
@@ -82,9 +83,10 @@ class GrammarGeneration(Task[GenerationProblem, Generated]):
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Of its weights."""
     problems: Literal[
-        "binary_len_3", "binary_len_5_0", "binary_len_5_1", "arithmetic", "json", "SLIA", "BV4", "CP"
+        "binary_len_3", "binary_len_5_0", "binary_len_5_1", "arithmetic", "json", "sql", "SLIA", "BV4", "CP"
     ] = "binary_len_5_0"
-    """A binary language, own prompts for a file of ``gad-grammars``, or a split of ``ebmoon/GAD-dataset``."""
+    """A binary language, own prompts for a file of ``gad-grammars``, statements over the schema of
+    `methods.decoding.sql` without a prompt, or a split of ``ebmoon/GAD-dataset``."""
     problem: NonNegativeInt = 0
     """Which prompt; the binary languages have one."""
     samples: PositiveInt = 300
@@ -109,6 +111,9 @@ class GrammarGeneration(Task[GenerationProblem, Generated]):
             strings = binary_language(self.problems)
             ebnf = "root ::= " + " | ".join(f'"{text}"' for text in strings)
             return GenerationProblem(binary_prompt(len(strings[0])), ebnf, True, self)
+        if self.problems == "sql":
+            self._check(1)
+            return GenerationProblem("", SQL, False, self)
         if self.problems in OWN_PROMPTS:
             prompts = OWN_PROMPTS[self.problems]
             self._check(len(prompts))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +17,7 @@ from methods.decoding.grammar_aligned_decoding.tasks import GrammarGeneration
 from methods.decoding.grammars import ContextFree, FiniteLanguage, binary_language
 from methods.decoding.language_models import HuggingFaceModel, hugging_face_vocabulary, load_hugging_face
 from methods.decoding.sampling import enumerate_language
+from methods.decoding.sql import statement
 from tests.conftest import needs_data
 
 pytest.importorskip("llguidance")
@@ -148,3 +152,23 @@ def test_own_prompts(folder: str) -> None:
     assert not work.finite
     with pytest.raises(ValueError, match="10 problems"):
         settings(folder, problems="arithmetic", problem=10).load(0)
+
+
+def test_a_model_of_the_family_follows_the_grammar_of_sql(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from methods.decoding import documents
+    from methods.decoding.small_models import FAMILY
+
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    smallest = dataclasses.replace(
+        FAMILY["tiny"], hidden=16, feed_forward=32, layers=1, context=24, steps=60, batch=8, entries=300
+    )
+    monkeypatch.setitem(FAMILY, "smallest", smallest)
+    rng = np.random.default_rng(0)
+    statements = tuple(statement(rng) for _ in range(200))
+    monkeypatch.setitem(documents.TEXTS, "sql", lambda: statements)
+    task = GrammarGeneration(
+        pretrained="smallest:sql", dtype="float32", problems="sql", samples=6, limit=120, batch=3, window=1.0
+    )
+    assert run_once(AsapGeneration(), task).metrics["grammatical"] == 1
