@@ -1,7 +1,7 @@
 """The list of system calls that a sandboxed program may make, as a filter for the kernel.
 
 libseccomp turns names into numbers of this machine's architecture and conditions into the kernel's instructions. What
-is not listed fails with EPERM, which Python shows as `PermissionError`: sockets, new processes, signals to others,
+is not listed fails with EPERM, which Python shows as `PermissionError`: network, new processes, signals to others,
 tracing, mounts, changes of mode and owner, and every call that a later kernel brings.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 from functools import lru_cache
 
 from harness.errors import Unavailable
@@ -36,6 +37,9 @@ _TIME = (
     " restart_syscall rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack"
 )
 _WAIT = "select pselect6 poll ppoll epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait eventfd2"
+
+# Of a pair that `socketpair` made, the one socket that there is: asyncio wakes itself by it.
+_PAIR = "sendto recvfrom getsockname getsockopt shutdown"
 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _EQUAL, _MASKED = 4, 7
@@ -65,6 +69,9 @@ def _conditions() -> list[tuple[str, list[_Comparison]]]:
     """Calls that are allowed with some arguments only; several entries of a name are alternatives."""
     found = [("fcntl", [_equal(1, command)]) for command in _FCNTL]
     found += [("ioctl", [_equal(1, command)]) for command in _IOCTL]
+    # A stream's ends reach each other and nothing else; a datagram could be sent to any address.
+    kind = _Comparison(1, _MASKED, 0xF, socket.SOCK_STREAM)
+    found.append(("socketpair", [_equal(0, socket.AF_UNIX), kind]))
     found.append(("clone", [_Comparison(0, _MASKED, _CLONE_THREAD | _CLONE_NEW, _CLONE_THREAD)]))
     found.append(("prlimit64", [_equal(0, 0), _Comparison(2, _EQUAL, 0, 0)]))
     for name, place in (("open", 1), ("openat", 2)):
@@ -98,7 +105,7 @@ def compiled() -> bytes:
     if not context:
         raise Unavailable("the sandbox cannot be used: libseccomp does not know this machine's architecture")
     try:
-        names = " ".join((_READ, _WRITE, _MEMORY, _THREADS, _SELF, _TIME, _WAIT)).split()
+        names = " ".join((_READ, _WRITE, _MEMORY, _THREADS, _SELF, _TIME, _WAIT, _PAIR)).split()
         rules: list[tuple[str, int, list[_Comparison]]] = [(name, _ALLOW, []) for name in names]
         rules += [(name, _ALLOW, conditions) for name, conditions in _conditions()]
         # The C library starts a thread by the older call when it is told that there is no newer one.

@@ -11,6 +11,7 @@ value in hexadecimal digits, and an answer is words of them, where JSON would br
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import os
 import resource
@@ -127,6 +128,7 @@ def _confine(request: dict[str, bytes]) -> None:
 def _run(program: str, tests: str | None) -> tuple[str, str]:
     """Run the program, then its tests in the same namespace. Returns status and reason."""
     module = type(sys)("__main__")
+    module.__file__ = os.path.join(os.getcwd(), "program.py")
     sys.modules["__main__"] = module
     # With tests it is a module that they use, and without them it is the main program.
     module.__name__ = "__main__" if tests is None else "program"
@@ -199,6 +201,7 @@ def main() -> None:
         os._exit(1)
     answer(b"confined")
     sys.argv[:] = ["program.py"]
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # `site` would, which costs a start-up
     sys.path.insert(0, os.fsdecode(request["scratch"]))
     status, reason = _run(program, tests)
     answer(b"done", request["token"], status.encode(), reason.encode(errors="replace").hex().encode())

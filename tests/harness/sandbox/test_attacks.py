@@ -58,8 +58,35 @@ def test_it_has_no_socket_of_any_kind(execute, family):
     _says_no(execute(_attempt(f"import socket\nsocket.socket(socket.{family})")), "PermissionError")
 
 
-def test_it_has_no_pair_of_sockets(execute):
-    _says_no(execute(_attempt("import socket\nsocket.socketpair()")), "PermissionError")
+def test_a_pair_of_sockets_reaches_nothing_else(execute, tmp_path):
+    """asyncio needs one. No other kind is there, and no end of it can be sent or joined to anything."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+        outside.bind(path)
+        for kind in (
+            "socket.AF_UNIX, socket.SOCK_DGRAM",
+            "socket.AF_UNIX, socket.SOCK_SEQPACKET",
+            "socket.AF_INET",
+        ):
+            _says_no(
+                execute(_attempt(f"import socket\nsocket.socketpair({kind})")), "PermissionError", "OSError"
+            )
+        for use in (
+            f"a.sendto(b'x', {path!r})",
+            f"a.connect({path!r})",
+            "a.bind('mine')",
+            "a.listen()",
+            "a.sendmsg([b'x'])",
+            "a.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)",
+        ):
+            _says_no(
+                execute(_attempt(f"import socket\na, b = socket.socketpair()\n{use}")),
+                "PermissionError",
+                "OSError",
+            )
+        outside.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            outside.recv(1)
 
 
 # -- files -------------------------------------------------------------------------------------------------------

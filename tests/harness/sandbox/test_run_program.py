@@ -109,6 +109,24 @@ except ImportError:
 
 
 @here
+def test_what_programs_are_used_to_is_there(allowed):
+    source = """
+import asyncio, os, sys
+async def main():
+    print(await asyncio.wait_for(asyncio.sleep(0.01, "slept"), 5))
+    print(await asyncio.to_thread(max, 1, 2))
+asyncio.run(main())
+print(os.path.basename(__file__), __name__, sys.argv)
+sys.setrecursionlimit(50_000)
+exit(0)
+"""
+    result = run_program(source)
+    assert (result.status, result.stdout) == ("passed", "slept\n2\nprogram.py __main__ ['program.py']\n"), (
+        result
+    )
+
+
+@here
 def test_the_same_program_does_the_same_each_time(allowed):
     source = "print(list({str(n) for n in range(20)}))"
     assert run_program(source).stdout == run_program(source).stdout
