@@ -237,6 +237,7 @@ class Worker:
     children_peak: int = 0
     _tail: bytes = b""
     _log_open: bool = True
+    _selector: selectors.BaseSelector | None = None
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for the answer, watching the limits.
@@ -248,20 +249,26 @@ class Worker:
             self.channel.send({"do": verb, **arguments})
         except OSError:
             raise self._died(verb) from None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.channel, selectors.EVENT_READ)
+        selector = self._listening()
+        while True:
+            for event, _ in selector.select(_POLL):
+                if event.fileobj is self.log:
+                    if not self._drain():
+                        selector.unregister(self.log)
+                    continue
+                answer = self._answer(verb)
+                if answer is not None:
+                    return answer
+            self._watch(verb)
+
+    def _listening(self) -> selectors.BaseSelector:
+        """What waits for the worker's answers and output; kept, for a block of runs lasts milliseconds."""
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self.channel, selectors.EVENT_READ)
             if self._log_open:
-                selector.register(self.log, selectors.EVENT_READ)
-            while True:
-                for event, _ in selector.select(_POLL):
-                    if event.fileobj is self.log:
-                        if not self._drain():
-                            selector.unregister(self.log)
-                        continue
-                    answer = self._answer(verb)
-                    if answer is not None:
-                        return answer
-                self._watch(verb)
+                self._selector.register(self.log, selectors.EVENT_READ)
+        return self._selector
 
     def look_at_children(self) -> int:
         """Bytes that processes which the method started have for themselves now; keeps the peak of it.
@@ -287,6 +294,9 @@ class Worker:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
         self.channel.close()
         self.log.close()
 

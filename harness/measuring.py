@@ -91,10 +91,10 @@ class Seat:
             prepare = float(self._ask("prepare")["seconds"])
             self._children = self._worker.look_at_children()
             self.phase("running")
-            first = self._ask("run", count=1, keep=measure)
+            first = self._ask("run", count=1, first=True, keep=measure)
             self._worker.look_at_children()
             self.launches.append(Launch(first=first["samples"][0], prepare=prepare))
-            self._peaks(first)
+            self._peaks()
             self.setup = max(self.setup, time.monotonic() - began)
             if measure:
                 self.first = Block(first["samples"], first["cpu"], first["preempted"])
@@ -108,9 +108,16 @@ class Seat:
         """See `harness.measure.turns.Runs`."""
         with self._working():
             answer = self._ask("run", count=count, runs_per_sample=runs_per_sample, flush=self.flush)
-            self._peaks(answer)
             return Block(answer["samples"], answer["cpu"], answer["preempted"])
         return None
+
+    def rest(self) -> None:
+        """Take down what its turns in this launch needed, and end its process."""
+        if self.active and self._worker is not None:
+            with self._working():
+                self._worker.look_at_children()
+                self._peaks()
+        self.end()
 
     def end(self) -> None:
         """End its process, if it has one."""
@@ -145,10 +152,10 @@ class Seat:
             preempted=sum(block.preempted for _, _, block in blocks),
         )
 
-    def _peaks(self, answer: Mapping[str, Any]) -> None:
+    def _peaks(self) -> None:
         """Keep the peaks of the present process, and of the first one as the record's memory."""
         assert self._worker is not None
-        found = Memory(**answer["memory"])
+        found = Memory(**self._ask("peaks"))
         if (started := self._worker.children_peak) and found.peak is not None and found.run is not None:
             # Processes that the method started; those that were there before the runs are not theirs.
             more = max(0, started - self._children)
@@ -237,7 +244,7 @@ def turns(seats: Sequence[Seat], plan: Plan, launch: int, launches: int, rng: ra
         if seat.active:
             seat.taken.append((launch, taken))
     for seat in active:
-        seat.end()
+        seat.rest()
 
 
 class _DoesNotFit(Exception):

@@ -147,10 +147,15 @@ class Worker:
         return {"seconds": timing.samples[0]}
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Time a number of runs; the output of the first is kept for `measure` when asked for."""
+        """Time a number of runs. With ``keep`` the output of the first one is kept for `measure`."""
         from harness.measure import clock
 
-        with self._memory.running():
+        if request.get("first"):
+            followed: contextlib.AbstractContextManager[None] = self._memory.running()
+        else:
+            self._memory.follow()
+            followed = contextlib.nullcontext()
+        with followed:
             timing = clock.timed(
                 self._method.run,
                 int(request["count"]),
@@ -160,14 +165,14 @@ class Worker:
             )
         if request.get("keep"):
             self._output = timing.output
-        return {
-            # A nanosecond is the clock's resolution.
-            "samples": [round(seconds, 9) for seconds in timing.samples],
-            "cpu": timing.cpu,
-            "preempted": timing.preempted,
-            "clock": self._clock,
-            "memory": self._memory.peaks(),
-        }
+        # A nanosecond is the clock's resolution.
+        samples = [round(seconds, 9) for seconds in timing.samples]
+        return {"samples": samples, "cpu": timing.cpu, "preempted": timing.preempted, "clock": self._clock}
+
+    def peaks(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Peaks of memory so far."""
+        found: dict[str, Any] = self._memory.peaks()
+        return found
 
     def measure(self, _: dict[str, Any]) -> dict[str, Any]:
         """Score the first output."""
@@ -252,6 +257,7 @@ def _serve(channel: Channel) -> None:
         "load": worker.load,
         "prepare": worker.prepare,
         "run": worker.run,
+        "peaks": worker.peaks,
         "measure": worker.measure,
     }
     while (request := channel.receive()) is not None:

@@ -3,8 +3,9 @@
     python docs/studies/instrument_study.py noise --load 2     how far off a launch is, by clock, processors, blocks
     python docs/studies/instrument_study.py estimators         level and power of tests over launches, by simulation
     python docs/studies/instrument_study.py overhead           CPU time that goes to anything but the methods
+    python docs/studies/instrument_study.py memory             peaks of methods that allocate 64 MiB
 
-The first takes about eight minutes, the second two, the third one.
+The first takes about eight minutes, the second two, the others one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from harness import environment, measuring, runner
+from harness import environment, measuring, runner, suite
 from harness.catalog import Catalog
 from harness.gate import rounds
 from harness.launch import Nursery
@@ -28,6 +30,7 @@ from harness.measure import turns
 from harness.measure.statistics import log_differences, sign_flip
 from harness.measuring import Seat
 from harness.qualify import trials
+from harness.store import Store
 
 LAUNCHES = 8
 KINDS = ("arithmetic", "sort", "matmul", "gather", "mlp")
@@ -164,6 +167,84 @@ def _nanoseconds(pids: list[int]) -> int:
     return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in pids)
 
 
+# -- memory -----------------------------------------------------------------------------------------------
+
+TASK = """
+from harness.method import Metric, Task, task
+
+@task("nothing", metrics=[Metric("zero")])
+class Nothing(Task):
+    "Nothing."
+
+    def load(self, seed):
+        return None
+
+    def score(self, work, output):
+        return {"zero": 0.0}
+"""
+
+METHOD = """
+import os, threading, time
+import numpy as np
+from harness.method import Method, method
+
+def work(seconds):
+    block = np.ones(64 << 20, dtype=np.uint8)
+    time.sleep(seconds)
+    return block
+
+@method("allocates", task="nothing")
+class Allocates(Method):
+    "64 MiB, in some way."
+
+    how: str = "prepare"
+
+    def prepare(self, _):
+        self.kept = work(0) if self.how == "prepare" else None
+
+    def run(self):
+        if self.how == "run":
+            work(0)
+        elif self.how == "thread":
+            thread = threading.Thread(target=work, args=(0.01,))
+            thread.start()
+            thread.join()
+        elif self.how == "child":
+            pid = os.fork()
+            if pid == 0:
+                work(0.3)
+                os._exit(0)
+            os.waitpid(pid, 0)
+"""
+
+SUITE = """
+title: Memory
+comparisons:
+  memory:
+    task: nothing
+    methods:
+      - {method: allocates, grid: {how: [prepare, run, thread, child]}}
+    measure: {budget: 1, launches: 3}
+"""
+
+
+def memory() -> None:
+    """Measured peaks against the 64 MiB that were allocated."""
+    with tempfile.TemporaryDirectory() as place:
+        family, suites = Path(place, "family"), Path(place, "suites")
+        family.mkdir()
+        suites.mkdir()
+        (family / "tasks.py").write_text(TASK)
+        (family / "baselines.py").write_text(METHOD)
+        (suites / "memory.yaml").write_text(SUITE)
+        catalog = Catalog([Path(place)], builtin=False, entry_point_roots=False)
+        store = Store(Path(place, "r.sqlite"))
+        for record in runner.run(catalog, suite.expand(catalog, ["memory"], "cpu"), store).records:
+            errors = [(launch.peak or 0) / (64 << 20) - 1 for launch in record.launches]
+            told = ", ".join(f"{error:+.2%}" for error in errors)
+            print(f"64 MiB in {record.method_parameters['how']:<8} {told}  ({record.status})")
+
+
 # -- estimators -------------------------------------------------------------------------------------------
 
 
@@ -211,6 +292,7 @@ def main() -> int:
     commands.add_parser("noise").add_argument("--load", type=int, default=0, help="busy processes beside it")
     commands.add_parser("estimators")
     commands.add_parser("overhead")
+    commands.add_parser("memory")
     options = parser.parse_args()
     if options.command in ("noise", "overhead"):
         if options.command == "noise":
@@ -219,6 +301,8 @@ def main() -> int:
             overhead()
         for nursery in _nurseries:
             nursery.close()
+    elif options.command == "memory":
+        memory()
     else:
         estimators()
     return 0

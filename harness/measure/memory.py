@@ -49,6 +49,8 @@ class Account:
         self._base: Level | None = None
         self._peak = Level()
         self._run_peak = Level()
+        self._before = Level()
+        self._turns: contextlib.ExitStack | None = None
 
     @contextlib.contextmanager
     def preparing(self) -> Iterator[None]:
@@ -63,12 +65,28 @@ class Account:
         """Follow the peak of runs."""
         with self._following() as before:
             yield
+        self._after(before)
+
+    def follow(self) -> None:
+        """Begin to follow the peak of all runs up to the next `peaks`, unless that has begun already.
+
+        Resetting and reading the kernel's mark takes as long as a short method, too long to be done between its runs.
+        """
+        if self._turns is None:
+            self._turns = contextlib.ExitStack()
+            self._before = self._turns.enter_context(self._following())
+
+    def _after(self, before: Level) -> None:
         base = self._base if self._base is not None else before
         self._peak = self._peak.highest(self._last.above(base))
         self._run_peak = self._run_peak.highest(self._last.above(before))
 
     def peaks(self) -> dict[str, int | None]:
-        """The fields of `harness.record.Memory`."""
+        """The fields of `harness.record.Memory`, up to now."""
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
+            self._after(self._before)
         return {
             "peak": self._peak.host,
             "run": self._run_peak.host,

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-BLOCK = 0.005
+BLOCK = 0.01
 """Seconds of a block. Asking for one costs about 0.1 ms; the load of a shared machine changes over tens of
 milliseconds, and blocks shorter than that see the same of it. Chosen by measurement, see docs/instrument.md."""
 

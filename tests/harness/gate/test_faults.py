@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from harness.gate.decide import LATENCY, Figure
 from harness.gate.trees import lay_out
 from harness.measure.statistics import log_differences
 from harness.measure.turns import Block, Plan, Taken, take
-from harness.qualify import trials
 from harness.record import Blocks, Latency
 from tests.harness.gate.toy_repository import git, repository
 
@@ -97,23 +95,3 @@ def test_a_machine_that_halves_its_speed_in_the_middle(slowdown: float, halves_a
     figure = Figure("latency", "s", "lower", LATENCY, 0.001, 0.001, differences, [])
     assert figure.accused() is (slowdown > 0)
     assert figure.acquitted() is (slowdown == 0)
-
-
-@pytest.mark.slow
-def test_other_work_that_begins_in_the_middle() -> None:
-    """The same in earnest: two busy processes start while an unchanged method is measured, and stay."""
-    ended = threading.Event()
-
-    def disturb() -> None:
-        if not ended.wait(2.0):
-            with trials.busy(2):
-                ended.wait()
-
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
-        found, _ = trials.gate(0, 0.0, seconds=4.0, kinds=["sort"], sizes=[6])
-    finally:
-        ended.set()
-        thread.join()
-    assert [t.regressed for t in found] == [[]]
