@@ -50,6 +50,15 @@ def construction(x: Tensor, modulus: int, c: float) -> tuple[Tensor, tuple[Tenso
     return q, (torch.cat([dummy, k1], 1), torch.cat([dummy, k2], 1)), (v1, v2)
 
 
+def sufficient_score(n: int, modulus: int) -> float:
+    """The c from which on the construction is right on every input of n numbers: ln(n^2) over the gap.
+
+    A sum that is off by 1 has a score below the dummy's by c (cos(pi / M) - cos(2 pi / M)), and there are at most n^2
+    such pairs against one dummy. A single match outweighs the dummy for every c.
+    """
+    return 2 * math.log(n) / (math.cos(math.pi / modulus) - math.cos(2 * math.pi / modulus))
+
+
 def angles(x: Tensor, modulus: int) -> Tensor:
     """cos and sin of 2 pi f x / M for f = 1..8, float32, shape (..., n, 16)."""
     a = x[..., None] * torch.arange(1, FREQUENCIES + 1, device=x.device) * (2 * math.pi / modulus)

@@ -151,25 +151,29 @@ def test_k_means_finds_separated_clusters_and_keeps_empty_ones():
         routing.k_means(x, 900, 1, stream())
 
 
-def test_online_centroids_converge_and_get_no_gradient():
-    x = shared_clusters(0, 1, 32 * 512, 64).view(512, 32, 64)
+def test_online_centroids_converge():
+    x = shared_clusters(0, 1, 64 * 256, 64)
     centroids = routing.Centroids(routing.random_centroids(1, 32, 64, stream()), decay=0.9)
     distances = []
-    for batch in x[:100].flatten(0, 1).view(100, 1, 32, 64):
-        batch = batch.clone().requires_grad_()
-        loss = routing.commitment(batch, centroids.means)
-        (gradient,) = torch.autograd.grad(loss, batch)
-        best = routing.similarities(batch, centroids.means).argmax(1)
-        target = centroids.means.take_along_dim(best[..., None], 1)
-        assert torch.allclose(gradient, 2 * (batch - target) / batch.numel(), atol=1e-6)
-        distances.append(float(loss))
-        centroids.update(batch)
-        assert not centroids.means.requires_grad
+    for step in range(60):
+        distances.append(float(routing.commitment(x[:, :4096], centroids.means)))
+        centroids.update(x[:, 256 * step : 256 * (step + 1)])
+    tens = torch.tensor(distances).view(6, 10).mean(1)
+    # Sampling noise of 256 tokens under a decay of 0.9 is left once they have converged.
+    assert (tens.diff() < 0.01 * tens[0]).all()
+    assert tens[-1] < 0.6 * tens[0]
+
+
+def test_centroids_get_no_gradient():
+    x = shared_clusters(0, 1, 32, 64).requires_grad_()
+    centroids = routing.Centroids(routing.random_centroids(1, 8, 64, stream()))
+    (gradient,) = torch.autograd.grad(routing.commitment(x, centroids.means), x)
+    best = routing.similarities(x, centroids.means).argmax(1)
+    target = centroids.means.take_along_dim(best[..., None], 1)
+    assert torch.allclose(gradient, 2 * (x - target) / x.numel(), atol=1e-6)
+    centroids.update(x)
+    assert not centroids.means.requires_grad
     assert not list(centroids.parameters())
-    tens = torch.tensor(distances).view(10, 10).mean(1)
-    # Each average is over 320 random tokens: a late one may be above its neighbour by chance, not above an early one.
-    assert (tens[5:] < tens[:5]).all()
-    assert tens[-1] < 0.8 * tens[0]
 
 
 def test_cost_is_least_at_the_square_root():
@@ -259,26 +263,29 @@ def test_rank_bias_is_added_by_rank():
 
 
 def test_values_never_leak_and_keys_only_through_membership():
-    n, t = (40, 25)
+    n = 40
     x, v = routing.normalise(normal(1, n, 8)), normal(1, n, 8, seed=1)
     mu = routing.random_centroids(1, 4, 8, stream(2)).double()
+    members = routing.balanced_members(routing.similarities(x, mu), 10)
 
-    def out(x: Tensor, v: Tensor, members: Tensor | None = None) -> Tensor:
-        if members is None:
-            members = routing.balanced_members(routing.similarities(x, mu), 10)
+    def out(x: Tensor, v: Tensor, members: Tensor) -> Tensor:
         return routed_attention(x, x, v, members, scale=0.3, causal=True)
 
-    before = out(x, v)
-    other = v.clone()
-    other[:, t] += 100
-    after = out(x, other)
+    before = out(x, v, members)
+    t = int(members[0, 0, 5])
+    changed = v.clone()
+    changed[:, t] += 100
+    after = out(x, changed, members)
     assert torch.equal(after[:, :t], before[:, :t])
     assert not torch.equal(after[:, t:], before[:, t:])
-    members = routing.balanced_members(routing.similarities(x, mu), 10)
+    # The key of the last token: it now surely is in a cluster, in place of a token before it.
+    t = n - 1
+    cluster = next(c for c in range(4) if t not in members[0, c])
     moved = x.clone()
-    moved[:, t] = mu[:, 0]  # now surely a member of cluster 0
+    moved[:, t] = mu[:, cluster]
     assert torch.equal(out(moved, v, members)[:, :t], before[:, :t])
-    assert not torch.equal(out(moved, v)[:, :t], before[:, :t])
+    other = routing.balanced_members(routing.similarities(moved, mu), 10)
+    assert not torch.equal(out(moved, v, other)[:, :t], before[:, :t])
 
 
 def test_the_kernel_without_triton_is_a_missing_package(monkeypatch):

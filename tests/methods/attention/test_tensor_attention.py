@@ -440,15 +440,14 @@ def test_construction_is_right_where_c_is_large_enough():
     assert torch.allclose(scores[:, :, 0, 0], torch.tensor(8 * math.cos(math.pi / 61), dtype=torch.float64))
     assert v1[:, 0].abs().max() == 0
     assert (v2 == 1).all()
-    for task, c in ((TripleMatching(length=12, modulus=17, test_inputs=50), 10.0), (TripleMatching(), 1000.0)):
-        scores = run_once(TensorUnit(c=c), task).metrics
+    for length, modulus in ((12, 17), (8, 61), (24, 61)):
+        c = matching.sufficient_score(length, modulus)
+        task = TripleMatching(length=length, modulus=modulus, test_inputs=50)
+        scores = run_once(TensorUnit(c=1.001 * c), task).metrics
         assert scores["accuracy"] == 1.0
         assert scores["input_accuracy"] == 1.0
-    assert scores["largest_entry"] == pytest.approx(10.0)
-    assert 0.35 < scores["positives"] < 0.55
-    crowded = TripleMatching(length=24, modulus=61, test_inputs=50)
-    assert run_once(TensorUnit(c=10.0), crowded).metrics["accuracy"] < 1.0
-    assert run_once(TensorUnit(c=1000.0), crowded).metrics["accuracy"] == 1.0
+        assert scores["largest_entry"] == pytest.approx((1.001 * c) ** (1 / 3))
+    assert run_once(TensorUnit(c=10.0), task).metrics["accuracy"] < 1.0
 
 
 def test_layer_of_order_2_is_multi_head_attention():
