@@ -12,6 +12,7 @@ import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,7 @@ def _in_file(location: Iterable[str | int], document: Document) -> Location:
     return at
 
 
+@lru_cache(maxsize=16)
 def _field_names(model: type[BaseModel]) -> set[str]:
     schema = model.model_json_schema()
     names = set(schema.get("properties", {}))
