@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import runner, stale, suite
+from harness import cli, runner, running, stale, suite
 from harness.catalog import Catalog
 from harness.comparing import record_of
 from harness.executors import Executor, Finished, Work
@@ -20,7 +20,8 @@ from harness.verdict import decide
 
 METHOD = (
     "from harness.method import Method, method\nfrom .helper import answer\n"
-    "@method('{name}', task='nothing')\nclass It(Method):\n    def prepare(self, work): pass\n    def run(self): return answer()\n"
+    "@method('{name}', task='nothing')\nclass It(Method):\n    def prepare(self, work): pass\n"
+    "    def run(self): return answer()\n"
 )
 PAPER = """
 title: A paper
@@ -55,7 +56,8 @@ def home(tmp_path: Path) -> Path:
     (folder / "method.py").write_text(METHOD.format(name="ours"))
     (folder.parent / "baselines.py").write_text(
         "from harness.method import Method, method\n"
-        "@method('theirs', task='nothing')\nclass It(Method):\n    def prepare(self, work): pass\n    def run(self): return 1\n"
+        "@method('theirs', task='nothing')\nclass It(Method):\n    def prepare(self, work): pass\n"
+        "    def run(self): return 1\n"
     )
     (folder / "paper.yaml").write_text(PAPER)
     suites = tmp_path / "root" / "suites"
@@ -119,6 +121,35 @@ def test_what_a_changed_import_makes_stale(home: Path, store: Store) -> None:
     assert verdict.stale == 0
     assert store.count() == 6
     assert len(store.keys(newest=True)) == 4
+
+
+def test_it_is_said_in_the_terminal(home: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run(home, store)
+    (home / "family" / "paper" / "helper.py").write_text("def answer(): return 1.0\n")
+    where = ["--methods", str(home), "--store", store.location]
+
+    def harness(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            cli.main([*arguments, *where])
+        return " ".join(capsys.readouterr().out.split())
+
+    dry = json.loads(harness("run", "one", "--dry-run", "--json"))
+    assert [(row["method"], row["stored"], row["stale"]) for row in dry[:2]] == [
+        ("ours", None, True), ("theirs", "ok", False),
+    ]  # fmt: skip
+    assert "of these, 2 stale: their source has changed since they were measured" in harness(
+        "run", "one", "--dry-run"
+    )
+    assert "stale: the source has changed since 2 of 4 of its records were measured" in harness("show", "paper")
+    assert [v["stale"] for v in json.loads(harness("claims", "--paper", "paper", "--json"))] == [2]
+    assert "4 records in" in (listed := harness("store", "list"))
+    assert "2 stale, their source has changed since" in listed
+    display = running.Display()
+    display.changed(Changed(source=2, versions=1))
+    assert capsys.readouterr().err.split("; ") == [
+        "2 stale: their source has changed since they were measured",
+        "1 measured with other versions of the software\n",
+    ]
 
 
 def test_other_source_that_nothing_imports_makes_nothing_stale(home: Path, store: Store) -> None:
