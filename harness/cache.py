@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,7 +75,13 @@ def limit() -> int:
 
 
 def key(kind: str, recipe: Mapping[str, Any]) -> str:
-    """The name of the artefact that `recipe` makes: a kind and 16 hexadecimal digits."""
+    """The name of the artefact that `recipe` makes: a kind and 16 hexadecimal digits.
+
+    Raises:
+        ValueError: `kind` is not letters, digits and hyphens, or `recipe` is not plain data.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", kind):
+        raise ValueError(f"the kind of an artefact is letters, digits and hyphens, not '{kind}'")
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

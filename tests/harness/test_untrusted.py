@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness import data, expression, parameters, suite, suitefile, yamlfile
+from harness import cache, data, expression, parameters, suite, suitefile, yamlfile
 from harness.catalog import Catalog
 from harness.errors import RequestError, RequestErrors
 from harness.gate.against import read
@@ -189,6 +189,13 @@ def test_a_name_stays_inside_or_is_refused(name: str) -> None:
     except RequestError:
         return
     assert os.path.normpath(os.path.join("/root", inside)).startswith("/root")
+
+
+@pytest.mark.parametrize("kind", ["../x", "/x", "a/b", "", ".", "..", "a\0", "-x"])
+def test_an_artefact_stays_in_the_cache(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ValueError, match="kind of an artefact"):
+        cache.artefact(kind, {}, lambda path: path.write_text("x"), tmp_path / "cache")
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
 
 
 # -- records -----------------------------------------------------------------------------------------------------
