@@ -8,15 +8,10 @@ import numpy as np
 
 from harness.method import Method, method
 from harness.types import Fraction, NonNegativeInt, PositiveInt
+from methods.decoding.adaptive_weighted_rejection.generation import Generations, Population, Problem
 from methods.decoding.adaptive_weighted_rejection.particles import Cost, Particle, Step, particles
 from methods.decoding.adaptive_weighted_rejection.rejection import Draw, Test, masked, negative_binomial
-from methods.decoding.adaptive_weighted_rejection.tasks import (
-    Generations,
-    Pair,
-    Population,
-    Problem,
-    WeightSums,
-)
+from methods.decoding.adaptive_weighted_rejection.weights import Pair, WeightSums
 from methods.decoding.language_models import FloatArray
 
 

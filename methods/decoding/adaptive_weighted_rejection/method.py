@@ -13,7 +13,7 @@ from methods.decoding.adaptive_weighted_rejection.baselines import Sampler
 from methods.decoding.adaptive_weighted_rejection.constraints import grammar_context
 from methods.decoding.adaptive_weighted_rejection.particles import Cost, Particle, Step, particles
 from methods.decoding.adaptive_weighted_rejection.rejection import Batch, Draw, Test, awrs
-from methods.decoding.adaptive_weighted_rejection.tasks import MaskedContexts, Pair, WeightSums
+from methods.decoding.adaptive_weighted_rejection.weights import MaskedContexts, Pair, WeightSums
 from methods.decoding.language_models import FloatArray
 from methods.decoding.sampling import Problem, Samples, TokenString
 

@@ -2,123 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from harness import cache, data
 from harness.errors import BadOutput
 from harness.method import Measurement, Metric, Task, task
 from harness.seeding import rng
 from harness.types import NonNegativeInt, PositiveFloat, PositiveInt
-from methods.decoding.adaptive_weighted_rejection.constraints import (
-    HEADER,
-    JSON_SCHEMA,
-    Constraint,
-    Molecule,
-    Parsed,
-    Pattern,
-)
-from methods.decoding.adaptive_weighted_rejection.particles import Cost, mean_log
-from methods.decoding.language_models import FloatArray, LanguageModel
-from methods.decoding.sql import GRAMMAR, SCHEMA
+from methods.decoding.adaptive_weighted_rejection.constraints import HEADER, Pattern
+from methods.decoding.adaptive_weighted_rejection.generation import Generations, Problem, patterns
+from methods.decoding.adaptive_weighted_rejection.headers import header_lines, header_ngram, held_out_perplexity
+from methods.decoding.adaptive_weighted_rejection.particles import mean_log
+from methods.decoding.adaptive_weighted_rejection.weights import MaskedContexts, Pair, WeightSums
+from methods.decoding.language_models import FloatArray
+from methods.decoding.sql import SCHEMA
 
 Domain = Literal["headers", "json", "sql", "molecules", "patterns"]
-
-
-@dataclass
-class Problem:
-    """What to generate; the method builds model and constraint, which may need a device.
-
-    Attributes:
-        settings: the task.
-        prompt: text before the strings.
-        pattern: the regular expression of the domains that have one.
-    """
-
-    settings: ConstrainedGeneration
-    prompt: str
-    pattern: str
-
-    def constraint(self) -> Constraint:
-        """A fresh constraint.
-
-        Raises:
-            MissingPackage: a package of the domain is not installed.
-        """
-        match self.settings.domain:
-            case "json":
-                return Parsed.schema(JSON_SCHEMA)
-            case "sql":
-                return Parsed.ebnf(GRAMMAR)
-            case "molecules":
-                return Molecule()
-            case _:
-                return Pattern(self.pattern)
-
-    def model(self, device: str) -> LanguageModel:
-        """The language model.
-
-        Raises:
-            MissingData, MissingModel: its text or its weights are not here.
-        """
-        settings = self.settings
-        if settings.named == "ngram":
-            return header_ngram(settings.order, settings.entries)
-        from methods.decoding.small_models import language_model
-
-        return language_model(settings.named, self.prompt, device=device, dtype=settings.dtype)
-
-
-@dataclass
-class Population:
-    """The outcome of one answer.
-
-    Attributes:
-        texts: the strings of the particles.
-        log_weights: shape (particles,).
-        log_p: log P of each string.
-        ended: whether each ends with the end of sequence.
-    """
-
-    texts: list[bytes]
-    log_weights: FloatArray
-    log_p: FloatArray
-    ended: list[bool]
-
-    def shares(self) -> FloatArray:
-        """Normalised weights; zeros where every weight is zero."""
-        top = self.log_weights.max()
-        if top == -np.inf:
-            return np.zeros(len(self.texts))
-        w = np.exp(self.log_weights - top)
-        result: FloatArray = w / w.sum()
-        return result
-
-
-@dataclass
-class Generations:
-    """Answers and what they cost.
-
-    Attributes:
-        populations: one for each answer.
-        cost: of all together.
-        vocabulary: tokens of the model, the end of sequence included.
-        exact: whether the incremental weights are the exact local masses Z.
-    """
-
-    populations: list[Population]
-    cost: Cost
-    vocabulary: int
-    exact: bool = False
-    extra: dict[str, float] = field(default_factory=dict)
 
 
 @task(
@@ -194,7 +95,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
             "molecules": "the SMILES of one drug-like molecule",
             "patterns": f"a string that the regular expression {pattern} matches as a whole",
         }[self.domain]
-        return f"Write {wanted}. Answer with it alone and nothing else.\nAnswer: "
+        return f"Write {wanted}. Answer with it alone and nothing else."
 
     @property
     def named(self) -> str:
@@ -254,97 +155,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
         )
 
 
-def patterns() -> list[str]:
-    """The 454 expressions of the data set ``regex-patterns``.
-
-    Raises:
-        MissingData: it is not under ``HARNESS_DATA``.
-    """
-    return [row["regex"] for row in csv.DictReader(io.StringIO(data.text("regex-patterns", "patterns.csv")))]
-
-
-# --- the n-gram model of headers ----------------------------------------------------------------------
-
-HELD_OUT = 1000
-
-
-def header_lines() -> tuple[list[str], list[str]]:
-    """Distinct lines that begin with ``def``: those to train on, and a thousand held out."""
-    from methods.decoding.documents import documents
-
-    lines = documents("python-headers")
-    held = set(
-        rng(0, "held-out headers").choice(len(lines), min(HELD_OUT, len(lines) // 10), replace=False).tolist()
-    )
-    return [l for i, l in enumerate(lines) if i not in held], [l for i, l in enumerate(lines) if i in held]
-
-
-def header_ngram(order: int, entries: int) -> LanguageModel:
-    """The n-gram model of the headers that are not held out; counting takes a second, the tokenizer is cached."""
-    from methods.decoding.ngram import Ngram, byte_level_vocabulary, source_tokenizer
-
-    tokenizer = source_tokenizer(entries)
-    encoded = [one.ids for one in tokenizer.encode_batch_fast(header_lines()[0])]
-    return Ngram.fit(encoded, byte_level_vocabulary(tokenizer), order)
-
-
-def held_out_perplexity(order: int, entries: int) -> float:
-    """Of `header_ngram` for each token of the held-out headers, their ends included; computed once and cached."""
-    from methods.decoding.ngram import source_tokenizer
-
-    training, held = header_lines()
-
-    def make(path: Path) -> None:
-        model, tokenizer = header_ngram(order, entries), source_tokenizer(entries)
-        nats, count = 0.0, 0
-        for line in held:
-            ids = [*tokenizer.encode(line).ids, model.vocabulary.eos]
-            for place, token in enumerate(ids):
-                nats -= float(model.log_probabilities_of(np.array([token]), ids[:place])[0])
-            count += len(ids)
-        path.write_text(json.dumps(math.exp(nats / count)))
-
-    digest = hashlib.sha256("\n".join([*training, "", *held]).encode()).hexdigest()
-    recipe = {"order": order, "entries": entries, "lines": digest, "version": 1}
-    return float(json.loads(cache.artefact("header-perplexity", recipe, make).read_text()))
-
-
 # --- weights of single draws ---------------------------------------------------------------------------
-
-
-@dataclass
-class Pair:
-    """A law and the tokens that pass.
-
-    Attributes:
-        p: float64, shape (vocabulary,).
-        passes: bool, shape (vocabulary,).
-    """
-
-    p: FloatArray
-    passes: np.ndarray
-
-    @property
-    def mass(self) -> float:
-        """Z."""
-        return float(self.p[self.passes].sum())
-
-
-@dataclass
-class WeightSums:
-    """What was drawn for every pair: means and mean squares of w, and calls.
-
-    Attributes:
-        mean, square, calls: float64, shape (pairs,).
-        draws: for each pair.
-        tokens: counts of every token, one array for each pair.
-    """
-
-    mean: FloatArray
-    square: FloatArray
-    calls: FloatArray
-    draws: int
-    tokens: list[np.ndarray]
 
 
 @task(
@@ -431,19 +242,6 @@ class WeightEstimates(Task[list[Pair], WeightSums]):
 
 
 # --- cost against divergence ----------------------------------------------------------------------------
-
-
-@dataclass
-class MaskedContexts:
-    """Prefixes of real headers with the whole mask after each.
-
-    Attributes:
-        laws: for each order n, the next-token laws p after the prefixes.
-        masks: what may follow: bool, shape (vocabulary,), one for each prefix.
-    """
-
-    laws: list[list[FloatArray]]
-    masks: list[np.ndarray]
 
 
 @task(

@@ -18,8 +18,9 @@ from methods.decoding.adaptive_weighted_rejection.constraints import (
     Parsed,
     Pattern,
 )
+from methods.decoding.adaptive_weighted_rejection.generation import chat, patterns
 from methods.decoding.adaptive_weighted_rejection.method import AdaptiveWeightedRejection
-from methods.decoding.adaptive_weighted_rejection.tasks import ConstrainedGeneration, patterns
+from methods.decoding.adaptive_weighted_rejection.tasks import ConstrainedGeneration
 from methods.decoding.grammars import ContextFree
 from methods.decoding.language_models import FloatArray, LanguageModel, Vocabulary
 from methods.decoding.sampling import log_sum
@@ -203,3 +204,28 @@ def test_divergence_of_masking_is_estimated(tmp_path: Path) -> None:
     # KL(LCD || Q) = log Z - E[log W], with the exact Z of the language.
     assert metrics["kl"] == pytest.approx(np.log(exact_mass()) - logs.mean(), abs=0.1)
     assert metrics["log_mass"] == pytest.approx(log_sum(logs) - np.log(len(logs)))
+
+
+class Speaker:
+    """A tokenizer that marks beginnings, with a chat format that does too."""
+
+    bos_token, bos_token_id = "<s>", 5
+    chat_template: str | None = "any"
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [5, 1]}
+
+    def apply_chat_template(
+        self, turns: list[dict[str, str]], tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        return "<s>[" + turns[0]["content"] + "]"
+
+
+def test_requests_in_the_format_of_the_model() -> None:
+    speaker = Speaker()
+    assert chat(speaker, "Do it.") == "[Do it.]"  # encoding adds the beginning
+    speaker.chat_template = None
+    assert chat(speaker, "Do it.") == "Do it.\nAnswer: "
+    assert chat(speaker, "") == ""
+    asked = ConstrainedGeneration(domain="sql", prompted=True).load(1000)
+    assert "singer" in asked.prompt
