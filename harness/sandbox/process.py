@@ -316,7 +316,7 @@ class _Run:
 
 
 # A program's environment: nothing of this process's. Hashes are fixed, so that it does the same each time.
-_VARIABLES = {"LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+_VARIABLES = {"LC_ALL": "C", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
 
 
 def _sealed(content: bytes) -> int:
