@@ -56,12 +56,19 @@ def complete(entry: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _adapter(annotation: str, aliases: tuple[tuple[str, str], ...]) -> TypeAdapter[Any]:
-    return TypeAdapter(_evaluate(annotation, dict(aliases)))
+    kind = _evaluate(annotation, dict(aliases))
+    try:
+        return TypeAdapter(kind)
+    except Exception as error:  # pydantic's own errors, and those of what the annotation is made of
+        raise RequestError(f"the type '{annotation:.200}' is not one: {str(error).partition(chr(10))[0]}") from error
 
 
 def _evaluate(annotation: str, aliases: Mapping[str, str], depth: int = 0) -> Any:
     """The type that an annotation's text names, from the few names a parameter may use."""
-    tree = ast.parse(annotation, mode="eval")
+    try:
+        tree = ast.parse(annotation, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise RequestError(f"the type '{annotation:.200}' is not one: {error}") from None
     namespace: dict[str, Any] = {}
     for node in ast.walk(tree):
         match node:
@@ -82,7 +89,10 @@ def _evaluate(annotation: str, aliases: Mapping[str, str], depth: int = 0) -> An
                     f"the type '{annotation}' is not one that a parameter may have",
                     hint=f"use {', '.join(sorted(_NAMES))}",
                 )
-    return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, namespace)  # noqa: S307
+    try:
+        return eval(compile(tree, "<annotation>", "eval"), {"__builtins__": {}}, namespace)  # noqa: S307
+    except Exception as error:  # what typing makes of a number where it expects a type is anything
+        raise RequestError(f"the type '{annotation:.200}' is not one: {error}") from error
 
 
 def _words(annotation: str) -> str:

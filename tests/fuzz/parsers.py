@@ -83,9 +83,7 @@ def _size(content: bytes) -> None:
 
 
 def _type(content: bytes) -> None:
-    # What pydantic refuses is a mistake of the method's author, in words of pydantic's.
-    with contextlib.suppress(SyntaxError, TypeError, ValueError):
-        parameters._evaluate(content.decode("utf-8", errors="replace"), {"Size": "int | Size"})
+    parameters._adapter.__wrapped__(content.decode("utf-8", errors="replace"), (("Size", "int | Size"),))
 
 
 def _record(content: bytes) -> None:

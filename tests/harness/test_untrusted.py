@@ -118,11 +118,15 @@ def test_an_expression_is_read_or_refused(text: str) -> None:
         "list[open]",
         "(lambda: 1)()",
         "Annotated[int, Ge(x)]",
+        "Annotated[1.5, Ge(1)]",
+        "int[",
+        "Ge()",
+        "1 | 2",
     ],
 )
 def test_types_that_are_refused(annotation: str) -> None:
     with pytest.raises(RequestError):
-        parameters._evaluate(annotation, {})
+        parameters._adapter(annotation, ())
 
 
 # -- suites ------------------------------------------------------------------------------------------------------
