@@ -17,6 +17,7 @@ from harness.current import identity
 from harness.planning import Step
 from harness.record import Record
 from harness.store import Store
+from harness.store.store import Measurement
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,10 @@ def before(store: Store, steps: Sequence[Step]) -> dict[str, Literal["source", "
     Steps whose very records are stored are not among them, and neither are those that were only ever skipped.
     """
     found: dict[str, Literal["source", "versions"]] = {}
-    latest = store.latest(measured_of(step) for step in steps)
-    for step in steps:
-        stored = latest.get(measured_of(step))
+    wanted = [measurement(step) for step in steps]
+    latest = store.latest(wanted)
+    for step, what in zip(steps, wanted, strict=True):
+        stored = latest.get(what.measured)
         if stored is not None and stored.status != "skipped" and stored.key != step.key:
             found[step.key] = "versions" if stored.source == step.source else "source"
     return found
@@ -75,12 +77,13 @@ def counted(found: Mapping[str, Literal["source", "versions"]]) -> Changed:
     return Changed(counts["source"], counts["versions"])
 
 
-def measured_of(step: Step) -> str:
-    """What a step measures, as `harness.store.tables.measured_of` says it of its record."""
+def measurement(step: Step) -> Measurement:
+    """What a step measures, with the digest that `harness.store.tables.measured_of` gives of its record."""
     comparison, contestant = step.comparison, step.contestant
     what = identity(
         comparison.task, comparison.parameters, contestant.method, contestant.label, contestant.parameters,
         comparison.seed,
     )  # fmt: skip
     text = "\n".join((comparison.name, comparison.profile, what))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return Measurement(comparison.task, comparison.profile, comparison.name, digest)

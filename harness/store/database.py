@@ -343,7 +343,9 @@ def _prepare(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says, on all versions of Python alike
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)
     for pragma in (
-        "trusted_schema=OFF", "cell_size_check=ON", "synchronous=NORMAL", f"busy_timeout={_BUSY}", "cache_size=-65536"
+        "trusted_schema=OFF", "cell_size_check=ON", "synchronous=NORMAL", f"busy_timeout={_BUSY}",
+        # In a large store every write touches pages all over its indexes: many writes' worth are put in place at once.
+        "cache_size=-65536", "wal_autocheckpoint=8192",
     ):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}").close()
 

@@ -42,6 +42,15 @@ _READ = 1000
 _MARK = ("key", "measured", "task", "method", "source", "status", "started")
 
 
+class Measurement(NamedTuple):
+    """What is measured, whatever the source: `measured` is the digest that `harness.store.tables.measured_of` gives."""
+
+    task: str
+    profile: str
+    comparison: str
+    measured: str
+
+
 class Stored(NamedTuple):
     """What is known of a stored record without reading it whole; see `harness.record.Record`."""
 
@@ -178,13 +187,18 @@ class Store:
             found[key] = self._record(key, document)
         return found
 
-    def latest(self, measured: Iterable[str]) -> dict[str, Stored]:
-        """The newest record of each measurement, by the digest that `harness.store.tables.measured_of` gives."""
+    def latest(self, wanted: Iterable[Measurement]) -> dict[str, Stored]:
+        """The newest record of each measurement that has any, by the digest in it."""
+        places: dict[tuple[str, str, str], list[str]] = {}
+        for each in wanted:
+            places.setdefault((each.task, each.profile, each.comparison), []).append(each.measured)
         found: dict[str, Stored] = {}
-        for stored in map(Stored._make, self._rows(measured, table.c.measured, _MARK)):
-            other = found.get(stored.measured)
-            if other is None or _rank(stored) > _rank(other):
-                found[stored.measured] = stored
+        for (task, profile, comparison), measured in places.items():
+            of = (table.c.task == task, table.c.profile == profile, table.c.comparison == comparison)
+            for stored in map(Stored._make, self._rows(measured, table.c.measured, _MARK, *of)):
+                other = found.get(stored.measured)
+                if other is None or _rank(stored) > _rank(other):
+                    found[stored.measured] = stored
         return found
 
     def records(self, *, newest: bool = False, **filters: Unpack[Filters]) -> Iterator[Record]:
@@ -264,10 +278,12 @@ class Store:
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _rows(self, values: Iterable[str], column: sql.Column[Any], names: Sequence[str]) -> Iterator[Any]:
-        """Columns of the rows whose `column` has one of some values."""
+    def _rows(
+        self, values: Iterable[str], column: sql.Column[Any], names: Sequence[str], *of: sql.ColumnElement[bool]
+    ) -> Iterator[Any]:
+        """Columns of the rows whose `column` has one of some values, and for which all of `of` holds."""
         wanted = list(dict.fromkeys(values))
-        query = sql.select(*(table.c[name] for name in names))
+        query = sql.select(*(table.c[name] for name in names)).where(*of)
         for start in range(0, len(wanted), _PORTION):
             portion = query.where(column.in_(wanted[start : start + _PORTION]))
             yield from self._all(portion)

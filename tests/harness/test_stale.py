@@ -191,7 +191,7 @@ def test_a_step_measures_what_its_record_says(home: Path, store: Store) -> None:
     catalog = catalog_of(home)
     steps = runner.plan(catalog, suite.expand(catalog, ["one"], "cpu"))
     records = run(home, store)[0].records
-    assert [stale.measured_of(step) for step in steps] == [measured_of(record) for record in records]
+    assert [stale.measurement(step).measured for step in steps] == [measured_of(record) for record in records]
 
 
 def test_verdicts_of_a_paper_need_only_the_records_behind_them(toys: Catalog, store: Store) -> None:

@@ -18,6 +18,7 @@ from harness.record import Latency, SeriesRecord, key_of
 from harness.store import Store
 from harness.store.checking import check
 from harness.store.database import writing
+from harness.store.store import Measurement
 from harness.store.tables import about, measured_of
 from harness.store.tables import records as table
 from tests.harness.stored import record
@@ -99,7 +100,7 @@ def test_newest_in_the_database_is_newest_in_python(store: Store) -> None:
     store.add(*every)
     expected = {r.key for r in newest(store.records())}
     assert {r.key for r in store.records(newest=True)} == expected == set(store.keys(newest=True))
-    latest = store.latest(measured_of(r) for r in every)
+    latest = store.latest(Measurement(r.task, r.profile, r.comparison, measured_of(r)) for r in every)
     assert {stored.key for stored in latest.values()} == expected
 
 
@@ -134,7 +135,7 @@ def test_refuses_a_later_version(store: Store) -> None:
 def test_every_record_is_there_once_after_many_writers(store: Store) -> None:
     """Four processes write the same thirty comparisons of four methods each, in different orders."""
     location = store.database._url.render_as_string(hide_password=False)
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_write_in_some_order, args=(location, i)) for i in range(4)]
     for process in writers:
         process.start()

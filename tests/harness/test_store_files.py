@@ -147,7 +147,7 @@ def _open(path: Path) -> None:
 
 def test_processes_that_open_an_earlier_store_at_once_migrate_it_once(tmp_path: Path) -> None:
     path = earlier(tmp_path / "records.sqlite", *some(50))
-    processes = [multiprocessing.get_context("spawn").Process(target=_open, args=(path,)) for _ in range(3)]
+    processes = [multiprocessing.get_context("fork").Process(target=_open, args=(path,)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

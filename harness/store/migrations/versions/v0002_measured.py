@@ -48,9 +48,8 @@ def upgrade() -> None:
     op.drop_table("records")
     op.rename_table("records_new", "records")
     op.create_index("ix_records_started", "records", ["started", "key"])
-    op.create_index("ix_records_measured", "records", ["measured"])
     op.create_index(
-        "ix_records_task", "records", ["task", "profile", "comparison", "measured", "status", "started"]
+        "ix_records_task", "records", ["task", "profile", "comparison", "measured", "status", "started", "key"]
     )
     op.create_index("ix_records_paper", "records", ["paper", "profile"])
     op.execute("UPDATE harness SET value = '2' WHERE name = 'version'")
