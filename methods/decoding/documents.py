@@ -80,7 +80,10 @@ def _parses(text: str) -> bool:
 def _json() -> tuple[str, ...]:
     rows = [json.loads(line) for line in data.text("conala", "annotated.train.jsonl.gz").splitlines() if line]
     return tuple(
-        json.dumps({"question": row["question_id"], "intent": row["intent"], "snippet": row["snippet"]})
+        json.dumps(
+            {"question": row["question_id"], "intent": row["intent"], "snippet": row["snippet"]},
+            ensure_ascii=False,
+        )
         for row in rows
         if len(row["intent"]) + len(row["snippet"]) <= 160
     )

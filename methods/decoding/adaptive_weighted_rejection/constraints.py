@@ -83,7 +83,8 @@ class Pattern(Constraint):
     """The texts that a regular expression matches as a whole.
 
     `regex` answers by a partial match. It does not look ahead of the end, so that a few patterns with look-arounds have
-    prefixes that cannot be completed; a string that gets stuck there has weight 0.
+    prefixes that cannot be completed, and so have unfinished characters that the expression does not admit; a string that
+    gets stuck there has weight 0.
 
     Raises:
         MissingPackage: regex is not installed.
@@ -141,7 +142,7 @@ class Parsed(Constraint):
 
     @classmethod
     def schema(cls, schema: dict[str, Any]) -> Parsed:
-        """Objects of a JSON schema, written with one blank after commas and colons."""
+        """Objects of a JSON schema, written with one blank after commas and colons and without \\\\u escapes."""
         import llguidance
 
         options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}

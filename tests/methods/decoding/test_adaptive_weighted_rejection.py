@@ -97,7 +97,7 @@ def test_weights_are_proper_by_enumeration(example: tuple, version: str) -> None
     st.sets(st.integers(0, 4)),
     st.sampled_from(["two-loop", "recursive"]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_weights_are_proper_for_any_law(weights: list[float], passes: set[int], version: str) -> None:
     p = np.array(weights) / sum(weights)
     passes = {v for v in passes if v < len(p)} or {len(p) - 1}
@@ -252,7 +252,7 @@ def test_mean_weight_of_populations_is_the_mass(count: int) -> None:
 
 
 def test_many_particles_draw_from_the_exact_law() -> None:
-    method = prepared(AwrsStrings(particles=60), BitStringSampling(samples=250))
+    method = prepared(AwrsStrings(particles=40), BitStringSampling(samples=120))
     strings = method.run().strings
     lone = sum(string[:5] == (0,) * 5 for string in strings)
     # Bias of a finite population is of order 1/N; local masking would give one half.
