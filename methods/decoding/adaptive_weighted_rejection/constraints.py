@@ -142,7 +142,7 @@ class Parsed(Constraint):
 
     @classmethod
     def schema(cls, schema: dict[str, Any]) -> Parsed:
-        """Objects of a JSON schema, written with one blank after commas and colons and without \\\\u escapes."""
+        """Objects of a JSON schema, with one blank after commas and colons and no escapes of letters by number."""
         import llguidance
 
         options = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
