@@ -107,6 +107,12 @@ class BaseSampling(Sampler):
         super().prepare(work)
         self.context_of = _anything
 
+    def run(self) -> Generations:
+        """See `Sampler.run`; the forced ends ask a test that is always true, which is no evaluation."""
+        output = super().run()
+        output.cost.calls = 0
+        return output
+
 
 def _anything(prefix: object) -> Test:
     return lambda token: True
