@@ -44,7 +44,7 @@ records = sql.Table(
     sql.PrimaryKeyConstraint("key", name="pk_records"),
     sql.Index("ix_records_started", "started", "key"),
     # All that it takes to find the newest record of each measurement of a comparison, so that no other row is read.
-    sql.Index("ix_records_task", "task", "profile", "comparison", "measured", "status", "started", "key"),
+    sql.Index("ix_records_task", "task", "comparison", "profile", "measured", "status", "started", "key"),
     sql.Index("ix_records_paper", "paper", "profile"),
 )
 """A record each: what queries select by as columns, everything as JSON. A newer record of a key replaces the older."""

@@ -49,7 +49,7 @@ def upgrade() -> None:
     op.rename_table("records_new", "records")
     op.create_index("ix_records_started", "records", ["started", "key"])
     op.create_index(
-        "ix_records_task", "records", ["task", "profile", "comparison", "measured", "status", "started", "key"]
+        "ix_records_task", "records", ["task", "comparison", "profile", "measured", "status", "started", "key"]
     )
     op.create_index("ix_records_paper", "records", ["paper", "profile"])
     op.execute("UPDATE harness SET value = '2' WHERE name = 'version'")
