@@ -7,6 +7,7 @@ computes it from records. ``docs/adding-a-paper.md`` lists the functions.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +79,12 @@ def parse(text: str) -> Expression:
         RequestError: it is not an expression of the language; the caller adds file and line.
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "error"
+            )  # what Python is about to give up, such as unknown escapes, is no part of this
+            tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError, Warning) as error:
         raise RequestError(f"'{text}' is not an expression: {getattr(error, 'msg', error)}") from None
     _measure(tree)
     _check(tree, text, 0)
