@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import comparing
 from harness.catalog import Catalog
 from harness.store import Store
 from tests.harness import postgres as servers
@@ -20,6 +21,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the catalog's index and artefacts of tests away from the user's."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HARNESS_STORE", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torch, which few of the methods of these tests need, a nursery starts in a fraction of a second."""
+    monkeypatch.setattr(comparing, "PRELOAD", ("numpy", "harness.method", "harness.measure.memory"))
 
 
 @pytest.fixture

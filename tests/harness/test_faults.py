@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from sqlalchemy import create_engine, text
 
-from harness import comparing, runner, suite
+from harness import runner, suite
 from harness.catalog import Catalog
 from harness.record import Record
 from harness.seeding import rng
@@ -36,12 +36,6 @@ faulty = _module("faulty")
 
 KILLS = 200 if os.environ.get("HARNESS_SCALE") == "1" else 8
 """How often a run is killed: the full number with HARNESS_SCALE=1, which takes some minutes."""
-
-
-@pytest.fixture(autouse=True)
-def _light_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without torch, which none of these methods needs, a nursery starts in a fraction of a second."""
-    monkeypatch.setattr(comparing, "PRELOAD", ("numpy", "harness.method", "harness.measure.memory"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import comparing, machine, runner, suite
+from harness import machine, runner, suite
 from harness.catalog import Catalog
 from harness.record import Record
 from harness.store import Store
@@ -26,7 +26,6 @@ def _run(toys: Catalog, folder: Path, name: str, share: str) -> Record:
 @pytest.fixture(autouse=True)
 def _own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(machine.VARIABLE, str(tmp_path / "machine"))
-    monkeypatch.setattr(comparing, "PRELOAD", ("numpy", "harness.method", "harness.measure.memory"))
 
 
 def test_a_record_says_what_ran_beside_it(toys: Catalog, tmp_path: Path) -> None:
