@@ -77,7 +77,9 @@ def qualify(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Fuzz the parsers of what comes from elsewhere for a minute; arguments go to libFuzzer: -- -max_total_time=3600."""
     session.install("-e", ".[fuzz]")
-    session.run("python", os.path.join("tests", "fuzz", "parsers.py"), *(session.posargs or ["-max_total_time=60"]))
+    session.run(
+        "python", os.path.join("tests", "fuzz", "parsers.py"), *(session.posargs or ["-max_total_time=60"])
+    )
 
 
 @nox.session

@@ -60,7 +60,9 @@ def _adapter(annotation: str, aliases: tuple[tuple[str, str], ...]) -> TypeAdapt
     try:
         return TypeAdapter(kind)
     except Exception as error:  # pydantic's own errors, and those of what the annotation is made of
-        raise RequestError(f"the type '{annotation:.200}' is not one: {str(error).partition(chr(10))[0]}") from error
+        raise RequestError(
+            f"the type '{annotation:.200}' is not one: {str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 def _evaluate(annotation: str, aliases: Mapping[str, str], depth: int = 0) -> Any:

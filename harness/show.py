@@ -76,7 +76,9 @@ def _claim(claim: Claim, verdicts: Sequence[Verdict]) -> None:
         conditions = "; ".join(f"{c.quantity} {c.describe()}" for c in rule.all)
         out.print(f"  {kind:<10} if {escape(conditions)} [dim](on {', '.join(rule.profiles)})[/]")
     for verdict in verdicts:
-        out.print(f"  {verdict.profile:<9} {styled(verdict.outcome)}: {escape(verdict.reason)}{_stale(verdict)}")
+        out.print(
+            f"  {verdict.profile:<9} {styled(verdict.outcome)}: {escape(verdict.reason)}{_stale(verdict)}"
+        )
         for name, control in verdict.controls.items():
             out.print(f"            [dim]{escape(name)}: {escape(str(control))}[/]")
     if claim.note:
@@ -138,7 +140,9 @@ def _stale(verdict: Verdict) -> str:
     if not verdict.stale:
         return ""
     which = "all" if verdict.stale == len(verdict.keys) else f"{verdict.stale} of {len(verdict.keys)}"
-    return f"; stale: the source has changed since {which} of its records were measured".replace("all of its", "its")
+    return f"; stale: the source has changed since {which} of its records were measured".replace(
+        "all of its", "its"
+    )
 
 
 def _short(verdict: Verdict) -> str:
