@@ -69,6 +69,11 @@ class Database:
         self._process = 0
         self._reached = False
 
+    @property
+    def dialect(self) -> str:
+        """ "sqlite" or "postgresql"."""
+        return "postgresql" if self.path is None else "sqlite"
+
     def engine(self, *, create: bool) -> sql.Engine | None:
         """The engine of a store that exists and is of this version; None where there is none and `create` is False.
 

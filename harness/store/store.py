@@ -195,7 +195,7 @@ class Store:
         found: dict[str, Stored] = {}
         for (task, profile, comparison), measured in places.items():
             of = (table.c.task == task, table.c.profile == profile, table.c.comparison == comparison)
-            for stored in map(Stored._make, self._rows(measured, table.c.measured, _MARK, *of)):
+            for stored in map(_stored, self._rows(measured, table.c.measured, _MARK, *of)):
                 other = found.get(stored.measured)
                 if other is None or _rank(stored) > _rank(other):
                     found[stored.measured] = stored
@@ -208,7 +208,7 @@ class Store:
             newest: only the latest record of each measurement, as `harness.current.newest` finds it.
         """
         query = sql.select(table.c.key, table.c.document)
-        query = newest_of(query, filters) if newest else chosen(query, filters)
+        query = newest_of(query, filters, self.database.dialect) if newest else chosen(query, filters)
         with self.database.reading() as connection:
             if connection is None:
                 return
@@ -227,7 +227,7 @@ class Store:
     def keys(self, *, newest: bool = False, **filters: Unpack[Filters]) -> list[str]:
         """Keys of records in the order they were measured; an empty filter selects all."""
         query = sql.select(table.c.key)
-        query = newest_of(query, filters) if newest else chosen(query, filters)
+        query = newest_of(query, filters, self.database.dialect) if newest else chosen(query, filters)
         return [row[0] for row in self._all(query)]
 
     def marks(self, **filters: Unpack[Filters]) -> Iterator[Stored]:
@@ -236,7 +236,7 @@ class Store:
         with self.database.reading() as connection:
             if connection is not None:
                 rows = connection.execution_options(yield_per=_READ).execute(query)
-                yield from (Stored._make(row) for row in rows)
+                yield from map(_stored, rows)
 
     def groups(self, **filters: Unpack[Filters]) -> list[Group]:
         """How many records there are of each paper, comparison, profile, method, source and status."""
@@ -244,7 +244,7 @@ class Store:
         times = (sql.func.count(), sql.func.min(table.c.started), sql.func.max(table.c.started))
         query = sql.select(*by, *times).group_by(*by)
         query = query.where(*conditions(filters))
-        found = [Group(*row) for row in self._all(query)]
+        found = [Group(*[v if isinstance(v, int) else _text(v) for v in row]) for row in self._all(query)]
         return sorted(found, key=lambda g: (g.paper or "", g.comparison, g.profile, g.task, g.method, g.status))
 
     def count(self, **filters: Unpack[Filters]) -> int:
@@ -326,6 +326,15 @@ def _why(error: Exception) -> str:
         where = ".".join(map(str, first["loc"]))
         return f"{where}: {first['msg']}" if where else str(first["msg"])
     return str(error).splitlines()[0]
+
+
+def _stored(row: Iterable[Any]) -> Stored:
+    return Stored(*map(_text, row))
+
+
+def _text(value: Any) -> Any:
+    """A value of a column of text, which in a damaged SQLite file may be something else."""
+    return value if value is None or isinstance(value, str) else str(value)
 
 
 def _rank(stored: Stored) -> tuple[bool, str, str]:
