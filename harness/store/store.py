@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -240,11 +240,15 @@ class Store:
 
     def groups(self, **filters: Unpack[Filters]) -> list[Group]:
         """How many records there are of each paper, comparison, profile, method, source and status."""
-        by = [table.c[n] for n in ("paper", "comparison", "profile", "task", "method", "source", "status")]
+        names = [field.name for field in fields(Group)]
+        by = [table.c[name] for name in names[:7]]
         times = (sql.func.count(), sql.func.min(table.c.started), sql.func.max(table.c.started))
         query = sql.select(*by, *times).group_by(*by)
         query = query.where(*conditions(filters))
-        found = [Group(*[v if isinstance(v, int) else _text(v) for v in row]) for row in self._all(query)]
+        found = [
+            Group(**dict(zip(names, (*map(_text, row[:7]), row[7], *map(_text, row[8:])), strict=True)))
+            for row in self._all(query)
+        ]
         return sorted(found, key=lambda g: (g.paper or "", g.comparison, g.profile, g.task, g.method, g.status))
 
     def count(self, **filters: Unpack[Filters]) -> int:
