@@ -27,7 +27,8 @@ os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
 TOYS = Path(__file__).resolve().parents[2] / "toys"
 
 _IN_FULL = pytest.mark.skipif(
-    os.environ.get("HARNESS_SCALE") != "1", reason="takes half a minute: nox -s faults, or HARNESS_SCALE=1"
+    os.environ.get("HARNESS_SCALE") != "1",
+    reason="a Ray cluster needs two cores for itself and minutes: nox -s faults, or HARNESS_SCALE=1",
 )
 
 _DEADLY = '''
@@ -90,6 +91,7 @@ def _deadly_run(catalog: Catalog, folder: Path, times: int, place: executors.Exe
     return runner.run(catalog, comparisons, Store(folder / "d.sqlite"), executor=place).records
 
 
+@_IN_FULL
 def test_verdicts_are_those_of_this_machine(address: str, toys: Catalog, tmp_path: Path) -> None:
     comparisons = suite.expand(toys, ["toys"], "cpu", papers=["timsort"])
     here, there = Store(tmp_path / "here.sqlite"), Store(tmp_path / "there.sqlite")
@@ -115,6 +117,7 @@ def test_verdicts_are_those_of_this_machine(address: str, toys: Catalog, tmp_pat
     assert (again.measured, again.stored) == (0, 21)
 
 
+@_IN_FULL
 def test_a_worker_killed_in_the_middle_is_tried_again(address: str, deadly: Catalog, tmp_path: Path) -> None:
     records = _deadly_run(deadly, tmp_path, 1, executors.make("ray", address))
     assert [r.status for r in records] == ["ok", "ok"]
@@ -138,6 +141,7 @@ def test_a_comparison_that_is_lost_each_time_is_a_failed_record(
     assert len(list(tmp_path.glob("killed-*"))) == 2
 
 
+@_IN_FULL
 def test_what_no_node_has_is_skipped_with_what_is_missing(address: str, toys: Catalog, tmp_path: Path) -> None:
     file = _cluster_file(tmp_path, "profiles:\n  cpu: {cpus: 64, resources: {a-license: 1}}\n")
     comparisons = [c for c in suite.expand(toys, ["toys"], "cpu") if c.name == "training"]
