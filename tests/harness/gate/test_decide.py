@@ -88,6 +88,11 @@ def test_screening_ends_early_both_ways() -> None:
     assert not open_.acquitted()
 
 
+def test_one_disturbed_launch_of_a_few_acquits_nothing() -> None:
+    assert latency([0.7, 0.68, 0.71, 0.7, -0.5]).suspicious()
+    assert not latency([0.01, -0.01, 0.0, 0.01, -0.02]).suspicious()
+
+
 @pytest.mark.parametrize("spread", [0.005, 0.02, 0.06])
 def test_a_suspect_gets_the_launches_that_its_spread_asks_for(spread: float) -> None:
     """Three standard errors within the threshold: the number for the trimmed mean, whose error is a little larger."""

@@ -39,7 +39,7 @@ def test_every_change_is_told_from_every_other(repository: Path) -> None:
     def change(label: str, metric: str) -> str:
         return found[(label, metric)].change
 
-    assert change("slower", "latency") == "regressed"
+    assert change("slower", "latency") == "regressed", found[("slower", "latency")]
     assert found[("slower", "latency")].ratio == pytest.approx(2.0, rel=0.3)
     assert change("larger", "peak_memory") == "regressed"
     assert change("worse", "accuracy") == change("worse", "loss") == "regressed"
