@@ -131,17 +131,8 @@ def measure(catalog: Catalog, steps: Sequence[Step], nursery: Nursery, progress:
     place = profile.get(comparison.profile)
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     threads = comparison.threads or environment.threads()
-    limit = comparison.memory_limit or place.memory_limit()
     seats = [
-        Seat(
-            name=step.contestant.label,
-            nursery=nursery,
-            request=request_for(catalog, comparison, step.contestant, place.device, limit, comparison.threads),
-            time_limit=comparison.time_limit,
-            memory_limit=limit,
-            phase=_teller(progress, step),
-            flush=comparison.flush_cache,
-        )
+        seat_for(catalog, comparison, step.contestant, nursery, comparison.threads, _teller(progress, step))
         for step in steps
     ]
     what = {"comparison": comparison.name, "suite": comparison.suite, "seed": str(comparison.seed)}
@@ -219,6 +210,28 @@ def _found(seat: Seat) -> dict[str, Any]:
         "launches": seat.launches,
         "duration": seat.seconds,
     }
+
+
+def seat_for(
+    catalog: Catalog,
+    comparison: Comparison,
+    contestant: Contestant,
+    nursery: Nursery,
+    threads: int | None,
+    phase: Callable[[str], None] = lambda name: None,
+) -> Seat:
+    """A contestant's seat in a comparison, with the limits of its suite or of the profile."""
+    place = profile.get(comparison.profile)
+    limit = comparison.memory_limit or place.memory_limit()
+    return Seat(
+        name=contestant.label,
+        nursery=nursery,
+        request=request_for(catalog, comparison, contestant, place.device, limit, threads),
+        time_limit=comparison.time_limit,
+        memory_limit=limit,
+        phase=phase,
+        flush=comparison.flush_cache,
+    )
 
 
 def request_for(

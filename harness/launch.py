@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from harness.answers import checked
+from harness.channel import Channel
 from harness.errors import BadOutput, HarnessError
 from harness.record import Status
-from harness.worker import Channel
 
 _LOG = 64 << 10
 _CHUNK = 64 << 10

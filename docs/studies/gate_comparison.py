@@ -31,6 +31,7 @@ from pathlib import Path
 
 from scipy import stats
 
+from harness import environment
 from harness.qualify import trials
 
 SECONDS = 10.0
@@ -50,12 +51,17 @@ class Trial:
     found: dict[str, bool]
 
 
+def names() -> list[str]:
+    """Of all functions."""
+    return [f"{kind} {size}" for kind in trials.KINDS for size in SIZES]
+
+
 FUNCTIONS = f"""
 from harness.qualify.methods.instrument.baselines import Units
 from harness.qualify.methods.instrument.tasks import UnitsOfWork
 from harness.testing import prepared
 
-NAMES = {[f"{kind} {size}" for kind in trials.KINDS for size in SIZES]!r}
+NAMES = {names()!r}
 
 def function(name, units):
     kind, size = name.split()
@@ -200,17 +206,12 @@ def pyperf(folder: Path, units: int) -> dict[str, dict[float, bool]]:
     return dict(results)
 
 
-def names() -> list[str]:
-    """Of all functions."""
-    return [f"{kind} {size}" for kind in trials.KINDS for size in SIZES]
-
-
 def python(folder: Path, *command: str, codes: Sequence[int] = (0,), env: dict[str, str] | None = None) -> str:
     """What a command of this interpreter prints. Raises `RuntimeError` with all of it for another exit code."""
     home = str(Path(__file__).resolve().parents[2])
     variables = {
         **os.environ,
-        **trials._one_thread(),
+        **environment.thread_variables(1),
         "PYTHONPATH": os.pathsep.join([str(folder), home]),
         **(env or {}),
     }

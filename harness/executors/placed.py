@@ -59,27 +59,35 @@ class Parcel:
         """All its steps."""
         return [step for group in self.groups for step in group]
 
+    def outcome(
+        self, executor: str, texts: Sequence[Sequence[str]] | None, attempts: int
+    ) -> list[tuple[Group, list[Record]]] | None:
+        """Its records, from what `carry_out` returned; None where it was lost and may be placed again."""
+        if texts is not None:
+            return self.finished(executor, texts)
+        return None if self.attempts < attempts else self.failed(executor)
+
     def failed(self, executor: str) -> list[tuple[Group, list[Record]]]:
         """Its records when it was lost too often."""
         times = f"{self.attempts} times" if self.attempts > 1 else "once"
         reason = f"it was lost {times} on the way: {'; '.join(dict.fromkeys(self.lost))}"
-        return [
-            (group, [self._marked(comparing.record_of(s, "failed", reason=reason), executor) for s in group])
-            for group in self.groups
-        ]
+        return self._unmeasured(executor, "failed", reason)
 
     def skipped(self, executor: str, reason: str) -> list[tuple[Group, list[Record]]]:
         """Its records when no machine of the cluster can carry it out."""
-        return [
-            (group, [self._marked(comparing.record_of(s, "skipped", reason=reason), executor) for s in group])
-            for group in self.groups
-        ]
+        return self._unmeasured(executor, "skipped", reason)
 
     def finished(self, executor: str, texts: Sequence[Sequence[str]]) -> list[tuple[Group, list[Record]]]:
         """Its records as `carry_out` returned them."""
         return [
             (group, [self._marked(Record.model_validate_json(text), executor) for text in each])
             for group, each in zip(self.groups, texts, strict=True)
+        ]
+
+    def _unmeasured(self, executor: str, status: str, reason: str) -> list[tuple[Group, list[Record]]]:
+        return [
+            (group, [self._marked(comparing.record_of(s, status, reason=reason), executor) for s in group])
+            for group in self.groups
         ]
 
     def _marked(self, record: Record, executor: str) -> Record:

@@ -104,12 +104,11 @@ class Ray(Executor):
                     for reference in done:
                         parcel = flying.pop(reference)
                         texts = self._fetch(ray, reference, parcel)
-                        if texts is not None:
-                            yield from parcel.finished("ray", texts)
-                        elif parcel.attempts < self.settings.attempts:
+                        came = parcel.outcome("ray", texts, self.settings.attempts)
+                        if came is None:
                             waiting.append(parcel)
                         else:
-                            yield from parcel.failed("ray")
+                            yield from came
             finally:
                 for reference in flying:
                     ray.cancel(reference, force=True)

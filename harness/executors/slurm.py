@@ -95,12 +95,11 @@ class Slurm(Executor):
                 running = [pair for pair in running if pair not in finished]
                 for job, parcel in finished:
                     texts = self._fetch(submitit, job, parcel)
-                    if texts is not None:
-                        yield from parcel.finished("slurm", texts)
-                    elif parcel.attempts < self.settings.attempts:
+                    came = parcel.outcome("slurm", texts, self.settings.attempts)
+                    if came is None:
                         waiting.append(parcel)
                     else:
-                        yield from parcel.failed("slurm")
+                        yield from came
                 if running and not finished:
                     time.sleep(self.settings.poll)
         finally:

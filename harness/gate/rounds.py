@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import environment, measuring, profile, runner
+from harness import comparing, environment, measuring, profile
 from harness.catalog import Catalog
 from harness.gate.sides import Pair
 from harness.gate.trees import Tree
@@ -211,17 +211,8 @@ class Rounds:
             )
 
     def _seat(self, catalog: Catalog, comparison: Any, contestant: Any, nursery: Nursery) -> Seat:
-        place = profile.get(self.place)
-        limit = comparison.memory_limit or place.memory_limit()
-        threads = comparison.threads or (1 if place.device == "cpu" else None)
-        return Seat(
-            name=contestant.label,
-            nursery=nursery,
-            request=runner.request_for(catalog, comparison, contestant, place.device, limit, threads),
-            time_limit=comparison.time_limit,
-            memory_limit=limit,
-            flush=comparison.flush_cache,
-        )
+        threads = comparison.threads or (1 if profile.get(self.place).device == "cpu" else None)
+        return comparing.seat_for(catalog, comparison, contestant, nursery, threads)
 
     @contextmanager
     def _nurseries(self, pairs: Sequence[Pair]) -> Iterator[tuple[Nursery, Nursery]]:
@@ -232,7 +223,9 @@ class Rounds:
         nurseries: list[Nursery] = []
         try:
             for tree in (self.base, self.head):
-                nurseries.append(runner.nursery_for(tree.catalog, wanted, tree.python, wait=False, luck=luck))
+                nurseries.append(
+                    comparing.nursery_for(tree.catalog, wanted, tree.python, wait=False, luck=luck)
+                )
             for nursery in nurseries:
                 nursery.ready()
                 self.fixed_addresses &= nursery.fixed_addresses

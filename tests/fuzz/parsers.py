@@ -22,6 +22,7 @@ with atheris.instrument_imports(include=["harness"]):
 
     from harness import data, expression, parameters, suitefile, yamlfile
     from harness.answers import checked
+    from harness.channel import Channel
     from harness.errors import BadOutput, RequestError, RequestErrors
     from harness.gate.markdown import markdown
     from harness.gate.model import GateResult
@@ -29,7 +30,6 @@ with atheris.instrument_imports(include=["harness"]):
     from harness.record import Record
     from harness.sandbox import process
     from harness.suitefile import Suite
-    from harness.worker import Channel
 
 _HOME = Path(__file__).resolve().parents[2]
 _PATH = Path("fuzzed.yaml")

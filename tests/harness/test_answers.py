@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.answers import checked
+from harness.channel import MAX_LINE, Channel
 from harness.errors import BadOutput
 from harness.launch import Failed, Nursery, Worker
-from harness.worker import MAX_LINE, Channel
 
 ROGUE = '''
 import glob, os, socket, sys, threading, time

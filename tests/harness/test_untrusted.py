@@ -192,7 +192,7 @@ def test_a_name_stays_inside_or_is_refused(name: str) -> None:
         inside = data._inside(name)
     except RequestError:
         return
-    assert os.path.normpath(os.path.join("/root", inside)).startswith("/root")
+    assert os.path.normpath(os.path.join("/folder", inside)).startswith("/folder")
 
 
 @pytest.mark.parametrize("kind", ["../x", "/x", "a/b", "", ".", "..", "a\0", "-x"])
