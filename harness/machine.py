@@ -4,6 +4,9 @@ Processes of a machine agree through a folder that they all see, by default in `
 another. A comparison holds the lock in it alone, or together with others when its suite says ``measure: {share: true}``.
 The kernel frees the lock of a process that ends, however it ends, and no clock is read.
 
+Runs that keep their records in one store claim a comparison before they measure it, so that the second finds what the
+first has stored.
+
 Each comparison keeps a visitors' book: whoever comes while it is measured writes into it. So it knows all that ran beside
 it, also what came and went in between.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import uuid
@@ -64,6 +68,30 @@ def reserved(
         with _book(base, what, beside):
             fcntl.flock(turnstile, fcntl.LOCK_UN)
             yield beside
+
+
+@contextmanager
+def claimed(what: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Keep other processes of this machine from claiming `what` while the body runs; wait for one that has.
+
+    A process holds one claim at a time. The kernel frees that of a process that ends.
+
+    Args:
+        what: any text.
+        waiting: called once when another has claimed it.
+
+    Raises:
+        HarnessError: the folder cannot be used.
+    """
+    # A byte of one file for each text, in place of a file for each that would have to be removed without a race.
+    byte = int.from_bytes(hashlib.blake2b(what.encode(), digest_size=7).digest())
+    with _opened(_made(folder()) / "claims", os.O_RDWR) as descriptor:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except (BlockingIOError, PermissionError):  # either, by POSIX
+            waiting()
+            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, byte)
+        yield
 
 
 @contextmanager
@@ -138,13 +166,13 @@ def _made(base: Path) -> Path:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """A file to lock. One that is there is opened to read: a system may refuse more for a file of another user."""
+def _opened(path: Path, access: int = os.O_RDONLY) -> Iterator[int]:
+    """A file to lock. One that is there is not opened to create: a system may refuse that for a file of another user."""
     try:
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(path, access | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             with contextlib.suppress(PermissionError):  # made by another user in between
                 os.fchmod(descriptor, 0o666)
     except OSError as error:

@@ -6,11 +6,11 @@ is not repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
-from harness import stale
+from harness import machine, stale
 from harness.catalog import Catalog
 from harness.comparing import (
     PRELOAD,
@@ -104,14 +104,35 @@ def run(
         return summary
     store.open()
     executor = executor or Local()
-    work = Work(catalog, waiting, progress, should_stop)
+    others: set[str] = set()
+    path = store.database.path
+    where = store.location if path is None else path.resolve()
+
+    @contextmanager
+    def claim(group: Sequence[Step]) -> Iterator[list[Record] | None]:
+        def wait() -> None:
+            progress.phase(group[0], "waiting for another run")
+
+        keys = [step.key for step in group]
+        with machine.claimed(f"{where} {' '.join(keys)}", waiting=wait):
+            now = {} if fresh else store.get(keys)
+            if all(key in now and now[key] != known.get(key) for key in keys):
+                others.update(keys)
+                yield [now[key] for key in keys]
+            else:
+                yield None
+
+    work = Work(catalog, waiting, progress, should_stop, claim)
     with closing(executor.carry_out(work)) as finished:
         for taken, records in finished:
             # Together: of methods that take turns all records are stored or none.
             made = {record.key: record for record in records}
-            store.add(*made.values())
+            store.add(*(record for record in made.values() if record.key not in others))
             for step in taken:
                 summary.records.append(made[step.key])
-                summary.measured += 1
+                if step.key in others:
+                    summary.stored += 1
+                else:
+                    summary.measured += 1
                 progress.finish(step, made[step.key])
     return summary

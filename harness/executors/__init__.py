@@ -13,6 +13,7 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -43,12 +44,15 @@ class Work:
         groups: what is placed, each whole and on one machine.
         progress: a display; told what starts. The runner tells it what has finished.
         should_stop: asked before a group is placed; once True no further one is.
+        claim: keeps other runs of this machine from measuring a group for the same store while its body runs, up to where
+            its records are stored. Gives the records where another run has stored them since this one was planned.
     """
 
     catalog: Catalog
     groups: Sequence[Group]
     progress: Progress
     should_stop: Callable[[], bool]
+    claim: Callable[[Group], AbstractContextManager[list[Record] | None]] = lambda group: nullcontext()
 
 
 class Executor(ABC):

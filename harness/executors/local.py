@@ -28,7 +28,8 @@ class Local(Executor):
             for group in work.groups:
                 if work.should_stop():
                     return
-                yield group, carry_out(work.catalog, group, nursery, work.progress)
+                with work.claim(group) as stored:
+                    yield group, stored or carry_out(work.catalog, group, nursery, work.progress)
         finally:
             for each in started:
                 each.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness import environment, profile
+from harness import environment, machine, profile
 from harness.catalog import Catalog
 from harness.errors import RequestError
 from harness.gate import sides
@@ -69,7 +69,11 @@ def run(
     place = profile.get(options.profile).recognise()
     if not place.here:
         raise RequestError(f"the gate cannot run on {options.profile} here: {place.reason}")
-    with lay_out(base=options.base, base_env=options.base_env, folders=options.folders, say=say) as trees:
+    what = {"gate": options.suite}
+    with (
+        lay_out(base=options.base, base_env=options.base_env, folders=options.folders, say=say) as trees,
+        machine.reserved(what, waiting=lambda: say("waiting for the machine, which is being measured")),
+    ):
         return gate(trees, options, tell)
 
 

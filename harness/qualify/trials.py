@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import environment
+from harness import environment, machine
 from harness.catalog import Catalog
 from harness.errors import RequestError
 from harness.gate.decide import figures
@@ -100,7 +100,7 @@ def gate(
     pairs = [pair_of(catalog, kind, size, slowdown, seconds) for kind, size in points]
     options = Options(suite="qualification", time=seconds)
     rounds = Rounds(tree, tree, "cpu", random.Random(), tell)
-    with busy(load):
+    with machine.reserved({"gate": "qualification"}), busy(load):
         watch = disturbance.Watch(_ours)
         screening = screen(rounds, pairs, options, catalog)
         confirmation, findings = confirm(rounds, pairs, screening, options, catalog)

@@ -145,6 +145,7 @@ def _start(catalog: Catalog, comparisons: list[suite.Comparison], location: Path
         code = 1
         try:
             summary = runner.run(catalog, comparisons, Store(location))
+            location.with_suffix(f".{os.getpid()}").write_text(f"{summary.measured} {summary.stored}")
             code = 0 if all(r.status == "ok" for r in summary.records) else 2
         finally:
             os._exit(code)
@@ -227,6 +228,9 @@ def test_two_runs_on_one_store(catalog: Catalog, tmp_path: Path) -> None:
     steps = runner.plan(catalog, comparisons)
     groups = [{s.key for s in steps if s.comparison is c} for c in comparisons if c.repeats == "adaptive"]
     assert sorted(_sound(location, groups)) == sorted(s.key for s in steps)
+    counts = [tuple(map(int, location.with_suffix(f".{pid}").read_text().split())) for pid in pids]
+    assert all(measured + stored == len(steps) for measured, stored in counts)
+    assert sum(measured for measured, _ in counts) == len(steps), "what one has measured the other takes"
 
 
 _JUMPING = r"""

@@ -151,3 +151,35 @@ def test_what_another_user_left_in_the_folder_is_not_followed(
             pass
     assert beside == []
     assert mine.read_text() == "as it was"
+
+
+_CLAIMER = """
+import sys
+from harness import machine
+with machine.claimed(sys.argv[1], waiting=lambda: print("waiting", flush=True)):
+    print("here", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def _claimer(what: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _CLAIMER, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_claim_keeps_others_out_until_its_process_ends_however_it_does() -> None:
+    with _claimer("one") as first, _claimer("other") as other:
+        assert first.stdout is not None
+        assert other.stdout is not None
+        assert first.stdout.readline() == "here\n"
+        assert other.stdout.readline() == "here\n", "another text is another claim"
+        with _claimer("one") as second:
+            assert second.stdout is not None
+            assert second.stdout.readline() == "waiting\n"
+            first.kill()
+            assert second.stdout.readline() == "here\n"
+            second.kill()
+        other.kill()
+    with machine.claimed("one"), machine.claimed("other"):
+        pass
