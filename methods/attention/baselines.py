@@ -14,10 +14,11 @@ from harness.method import method
 from harness.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveInt
 from methods.attention.backends import fastest
 from methods.attention.layer import LanguageModel, Layer
+from methods.attention.pairs import PATTERN, Pattern
 from methods.attention.partial import Partial
 from methods.attention.prefill import SELECTION, KernelLayer, SelectionLayer
 from methods.attention.selections import Oracle, VerticalSlash, Window, budgets_for
-from methods.attention.tasks import Inputs
+from methods.attention.work import Inputs
 
 
 @method(
@@ -47,8 +48,8 @@ class ExactAttention(Layer):
             return F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=causal, scale=scale)[0]
 
 
-@method("local-window-attention", task=("self-attention", "self-attention-gradient"))
-class LocalWindowAttention(Layer):
+@method("local-window-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)
+class LocalWindowAttention(Pattern):
     """Every query attends to the nearest keys of the sequence only."""
 
     window: PositiveInt = 512
@@ -57,9 +58,18 @@ class LocalWindowAttention(Layer):
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
         return window_attention(q, k, v, self.window, causal=causal, scale=scale)
 
+    def kept(self, rows: Tensor) -> Tensor:
+        before = self.window - 1 if self.inputs.causal else self.window // 2
+        first = (rows - before)[:, None]
+        place = torch.arange(self.inputs.q.shape[1], device=rows.device)
+        return ((place >= first) & (place < first + self.window))[None]
 
-@method("top-keys-attention", task=("self-attention", "self-attention-gradient"))
-class TopKeysAttention(Layer):
+    def scored(self, n: int) -> float:
+        return float((2 * self.window - 1) * n)
+
+
+@method("top-keys-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)
+class TopKeysAttention(Pattern):
     """Every query attends to the keys of its highest scores, which an oracle finds: all scores are computed.
 
     It says how good a choice of that many keys can be, not how fast.
@@ -70,27 +80,43 @@ class TopKeysAttention(Layer):
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Partial:
         n = q.shape[1]
-        rows = max(1, (1 << 24) // n)
         parts = [
-            self._rows(q[h, i : i + rows], k[h], v[h], i, causal, scale)
+            self._rows(q[h], k[h], v[h], rows, causal, scale)
             for h in range(len(q))
-            for i in range(0, n, rows)
+            for rows in torch.arange(n, device=q.device).split(max(1, (1 << 24) // n))
         ]
         return Partial(
             torch.cat([p.out for p in parts]).view(*q.shape[:2], -1),
             torch.cat([p.lse for p in parts]).view(q.shape[:2]),
         )
 
-    def _rows(self, q: Tensor, k: Tensor, v: Tensor, first: int, causal: bool, scale: float) -> Partial:
-        scores = torch.matmul(q, k.T).float() * scale
-        if causal:
-            place = torch.arange(first, first + len(q), device=q.device)[:, None]
-            scores = scores.masked_fill(torch.arange(len(k), device=q.device) > place, -torch.inf)
-        top, index = scores.topk(min(self.keys, len(k)), dim=-1)
+    def _rows(self, q: Tensor, k: Tensor, v: Tensor, rows: Tensor, causal: bool, scale: float) -> Partial:
+        scores = self._scores(q, k, rows, causal, scale)
+        top, index = self._best(scores)
         lse = top.logsumexp(-1, keepdim=True)
         # Rows of the softmax matrix with the chosen entries alone: a dense product is faster than a gather.
-        weights = torch.zeros_like(scores).scatter(1, index, torch.exp(top - lse))
+        weights = torch.zeros_like(scores).scatter(-1, index, torch.exp(top - lse))
         return Partial(torch.matmul(weights.to(v.dtype), v), lse.squeeze(-1))
+
+    def _scores(self, q: Tensor, k: Tensor, rows: Tensor, causal: bool, scale: float) -> Tensor:
+        """Of the queries `rows` of q, (..., n, d), with all keys: (..., rows, n)."""
+        scores = torch.matmul(q[..., rows, :], k.mT).float() * scale
+        if causal:
+            later = torch.arange(k.shape[-2], device=q.device) > rows[:, None]
+            scores = scores.masked_fill(later, -torch.inf)
+        return scores
+
+    def _best(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """The largest of each row, and the keys that they belong to."""
+        return scores.topk(min(self.keys, scores.shape[-1]), dim=-1)
+
+    def kept(self, rows: Tensor) -> Tensor:
+        x = self.inputs
+        scores = self._scores(x.q, x.k.repeat_interleave(x.group, 0), rows, x.causal, x.scale)
+        return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, self._best(scores)[1], True)
+
+    def scored(self, n: int) -> float:
+        return float(n * n)
 
 
 @method(

@@ -11,7 +11,8 @@ from torch import Tensor
 from harness.method import Method
 from methods.attention.llama import log_probabilities, model, replace_attention
 from methods.attention.partial import Partial
-from methods.attention.tasks import Attended, Inputs, LongContextLanguageModel, Text
+from methods.attention.tasks import LongContextLanguageModel
+from methods.attention.work import Attended, Inputs, Text
 
 
 class Layer(Method[Inputs, Attended]):

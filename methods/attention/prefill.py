@@ -18,7 +18,7 @@ from methods.attention.block_sparse import BlockMask, Kernel, attend_blocks, att
 from methods.attention.layer import Layer
 from methods.attention.partial import Partial
 from methods.attention.prefill_scores import densities
-from methods.attention.tasks import Attended, Inputs
+from methods.attention.work import Attended, Inputs
 
 SELECTION = (
     Metric("index_time", unit="s", better="lower", doc="Of finding out what to attend to; median of 5."),

@@ -14,7 +14,7 @@ from methods.attention.block_sparse import BlockMask, Kernel, attend_causal
 from methods.attention.partial import Partial
 from methods.attention.patterns import block_sums, columns_and_diagonals, largest, profile, window
 from methods.attention.prefill import MaskSelection, Prefilled, Selection
-from methods.attention.tasks import Inputs
+from methods.attention.work import Inputs
 
 Rule = Literal["top-keys", "top-mass", "difference"]
 

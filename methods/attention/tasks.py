@@ -1,8 +1,8 @@
-"""Tasks of the attention family: one layer's attention, forward or with its gradient, and a language model."""
+"""Tasks of the attention family: one layer's attention, forward or with its gradient, a layer that reads a prompt, and a
+language model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,82 +12,18 @@ from harness.errors import BadOutput, RequestError
 from harness.method import Metric, Task, task
 from harness.seeding import torch_generator
 from harness.types import NonNegativeInt, PositiveInt
-from methods.attention.error import exact_lse, exact_rows, spectral_norm
 from methods.attention.heads import KINDS, haystack, structured
 from methods.attention.inputs import draw
+from methods.attention.layer_scores import SCORES, layer_scores
 from methods.attention.llama import held_out, long_context_recipe
-from methods.attention.prefill_scores import densities, prefill_scores
-from methods.common.language_model import Recipe
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Queries, keys and values of a layer.
-
-    Attributes:
-        q: shape (heads, n, d), the heads of all sequences of the batch one after another.
-        k, v: shape (key heads, n, d), of the same dtype; query head h sees key head h // `group`.
-        causal: whether query i sees only keys 0..i.
-        upstream: gradient with respect to the output, shape of `q`, when the gradient is part of the task.
-        rows: queries whose output is scored, int64, shape (rows,), in random order.
-    """
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    causal: bool
-    upstream: Tensor | None
-    rows: Tensor
-
-    @property
-    def scale(self) -> float:
-        """Of the scores: d ** -0.5."""
-        return float(self.q.shape[-1] ** -0.5)
-
-    @property
-    def group(self) -> int:
-        """Query heads that share a head of keys and values."""
-        return len(self.q) // len(self.k)
-
-    def to(self, device: str) -> Inputs:
-        """The same on `device`."""
-        up = None if self.upstream is None else self.upstream.to(device)
-        q, k, v, rows = (x.to(device) for x in (self.q, self.k, self.v, self.rows))
-        return Inputs(q, k, v, self.causal, up, rows)
-
-
-@dataclass(frozen=True)
-class Attended:
-    """What a method returns.
-
-    Attributes:
-        out: shape (heads, n, d).
-        lse: log of the row sums of exp(scaled scores), float32, shape (heads, n); None where the method has
-            none.
-        gradients: with respect to q, k and v, each of its shape, when that is the task.
-        pairs: (query, key) pairs of each head that were attended to, shape (heads,); None for all of them.
-    """
-
-    out: Tensor
-    lse: Tensor | None = None
-    gradients: tuple[Tensor, Tensor, Tensor] | None = None
-    pairs: Tensor | None = None
-
-
-SCORES = (
-    Metric(
-        "operator_error",
-        better="lower",
-        doc="Operator norm of the error over those of the softmax matrix and of V.",
-    ),
-    Metric(
-        "relative_error",
-        better="lower",
-        doc="Frobenius norm of the error over that of the output; above 1 is common when V has mean zero.",
-    ),
-    Metric("softmax_norm", better="neither", doc="Operator norm of the softmax matrix."),
-    Metric("alpha", better="neither", doc="n times the largest squared column norm of the softmax matrix."),
+from methods.attention.prefill_scores import (
+    KINDS_SCORES,
+    PREFILL_SCORES,
+    kinds_scores,
+    needle_scores,
+    prefill_scores,
 )
+from methods.attention.work import Attended, Inputs, Prompt, Text
 
 
 @task(
@@ -143,43 +79,7 @@ class SelfAttention(Task[Inputs, Attended]):
         return float(self.batch * self.length)
 
     def score(self, work: Inputs, output: Attended) -> dict[str, float]:
-        if output.out.shape != work.q.shape:
-            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.q.shape)}")
-        if not bool(output.out.isfinite().all()):
-            raise BadOutput("the output is not finite everywhere")
-        each = [self._score_head(work, output, head) for head in range(len(work.q))]
-        return {name: sum(head[name] for head in each) / len(each) for name in each[0]}
-
-    def exact_lse(self, work: Inputs, device: torch.device) -> Tensor:
-        """Log row sums of exp(scaled scores) at the scored rows, for methods that estimate them: (heads,
-        rows)."""
-        keys = work.k.to(device).repeat_interleave(work.group, 0)
-        heads = zip(work.q.to(device), keys, strict=True)
-        rows = work.rows.to(device)
-        return torch.stack([exact_lse(q, k, rows, causal=work.causal, scale=work.scale) for q, k in heads])
-
-    def _score_head(self, work: Inputs, output: Attended, head: int) -> dict[str, float]:
-        device = output.out.device
-        shared = head // work.group
-        q, k, v, rows = (x.to(device) for x in (work.q[head], work.k[shared], work.v[shared], work.rows))
-        up = None if work.upstream is None else work.upstream[head].to(device)
-        exact = exact_rows(q, k, v, rows, causal=work.causal, scale=work.scale, upstream=up)
-        error = output.out[head, rows].float() - exact.out
-        stretch = (self.length / len(rows)) ** 0.5
-        scores = {
-            "operator_error": spectral_norm(error) * stretch / (exact.norm * spectral_norm(v.float())),
-            "relative_error": float(error.norm() / exact.out.norm()),
-            "softmax_norm": exact.norm,
-            "alpha": exact.alpha,
-        }
-        if exact.query_gradient is None:
-            return scores
-        if output.gradients is None:
-            raise BadOutput("the gradients are missing")
-        if not all(bool(g.isfinite().all()) for g in output.gradients):
-            raise BadOutput("a gradient is not finite everywhere")
-        difference = output.gradients[0][head, rows].float() - exact.query_gradient
-        return scores | {"gradient_error": float(difference.norm() / exact.query_gradient.norm())}
+        return layer_scores(work, output)
 
 
 @task(
@@ -201,19 +101,6 @@ class SelfAttentionGradient(SelfAttention):
     def upstream(self, seed: int, q: Tensor) -> Tensor | None:
         up = torch.randn(q.shape, generator=torch_generator(seed, "upstream"))
         return up.to(getattr(torch, self.dtype))
-
-
-@dataclass(frozen=True)
-class Text:
-    """Text for a language model.
-
-    Attributes:
-        tokens: bytes as int64, shape (windows, n).
-        recipe: what the model is made of; 0 steps leave its weights random.
-    """
-
-    tokens: Tensor
-    recipe: Recipe
 
 
 @task(
@@ -271,19 +158,6 @@ class LongContextLanguageModel(Task[Text, Tensor]):
         if not loss < 700:
             raise BadOutput(f"the mean loss is {loss}")
         return {"perplexity": torch.tensor(loss).double().exp().item(), "perplexity_base_2": 2.0**loss}
-
-
-PREFILL_SCORES = (
-    Metric("mass_recall", doc="Share of a query's softmax mass on the keys attended to, over all queries."),
-    Metric("least_mass_recall", doc="The same in the head where it is lowest."),
-    Metric("density", better="lower", doc="Pairs attended to over all causal pairs; not those of the search."),
-    Metric("density_std", better="neither", doc="Standard deviation of the density over the heads."),
-    Metric(
-        "relative_error", better="lower", doc="Frobenius norm of the output's error over that of the output."
-    ),
-    Metric("output_recall", doc="Share of the output's entries with an absolute error below 0.01."),
-    Metric("fine_output_recall", doc="Share of the output's entries with an absolute error below 0.005."),
-)
 
 
 @task("prefill-attention", metrics=PREFILL_SCORES, amount_unit="tokens", data=("gutenberg-novels",))
@@ -346,18 +220,7 @@ class PrefillAttention(Task[Inputs, Attended]):
     "mixed-heads-attention",
     metrics=(
         *PREFILL_SCORES,
-        Metric("vertical_mass_recall", doc="Mean over the vertical heads."),
-        Metric("sharp_mass_recall", doc="Mean over the sharp heads."),
-        Metric("slash_mass_recall", doc="Mean over the slash heads."),
-        Metric("topic_mass_recall", doc="Mean over the topic heads."),
-        Metric("vertical_density", better="lower", doc="Mean over the vertical heads."),
-        Metric("sharp_density", better="lower", doc="Mean over the sharp heads."),
-        Metric("slash_density", better="lower", doc="Mean over the slash heads."),
-        Metric("topic_density", better="lower", doc="Mean over the topic heads."),
-        Metric("vertical_output_recall", doc="Mean over the vertical heads."),
-        Metric("sharp_output_recall", doc="Mean over the sharp heads."),
-        Metric("slash_output_recall", doc="Mean over the slash heads."),
-        Metric("topic_output_recall", doc="Mean over the topic heads."),
+        *KINDS_SCORES,
     ),
     amount_unit="tokens",
     data=("gutenberg-novels",),
@@ -374,26 +237,7 @@ class MixedHeadsAttention(PrefillAttention):
         return super().load(seed)
 
     def score(self, work: Inputs, output: Attended) -> dict[str, float]:
-        scores, each = prefill_scores(work, output)
-        of_head = [kind for kind in self.kinds() * self.batch for _ in range(work.group)]
-        for kind in KINDS:
-            mine = torch.tensor([k == kind for k in of_head])
-            for name in ("mass_recall", "density", "output_recall"):
-                scores[f"{kind}_{name}"] = float(each[name][mine].mean())
-        return scores
-
-
-@dataclass(frozen=True)
-class Prompt(Inputs):
-    """Inputs in which some rows ask for a word.
-
-    Attributes:
-        asking, answers, codebook: see `methods.attention.heads.Haystack`.
-    """
-
-    asking: Tensor
-    answers: Tensor
-    codebook: Tensor
+        return kinds_scores(work, output, self.kinds() * self.batch)
 
 
 @task(
@@ -434,11 +278,4 @@ class NeedleRetrieval(Task[Inputs, Attended]):
 
     def score(self, work: Inputs, output: Attended) -> dict[str, float]:
         assert isinstance(work, Prompt)
-        if output.out.shape != work.q.shape:
-            raise BadOutput(f"the output has shape {tuple(output.out.shape)}, not {tuple(work.q.shape)}")
-        head = torch.arange(len(work.asking))[:, None]
-        found = (output.out.cpu()[head, work.asking].float() @ work.codebook.T).argmax(-1)
-        return {
-            "accuracy": float((found == work.answers).float().mean()),
-            "density": float(densities(work, output).mean()),
-        }
+        return needle_scores(work, output)

@@ -16,7 +16,7 @@ from methods.attention.block_sparse import Kernel
 from methods.attention.layer import LanguageModel
 from methods.attention.partial import Partial
 from methods.attention.prefill import SELECTION, MatchingLayer, seconds
-from methods.attention.tasks import Attended, Text
+from methods.attention.work import Attended, Text
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,7 +16,7 @@ from methods.attention.flexprefill.algorithm import FlexPrefill, gamma_of
 from methods.attention.layer import LanguageModel
 from methods.attention.partial import Partial
 from methods.attention.prefill import SELECTION, MatchingLayer
-from methods.attention.tasks import Attended, Text
+from methods.attention.work import Attended, Text
 
 
 @dataclass(kw_only=True, eq=False)

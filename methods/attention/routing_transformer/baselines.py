@@ -11,12 +11,12 @@ from torch import Tensor
 from harness.errors import RequestError
 from harness.method import method
 from harness.types import PositiveInt
-from methods.attention.baselines import window_attention
+from methods.attention.pairs import PATTERN, Pattern
 from methods.attention.routing_transformer import routing
 from methods.attention.routing_transformer.attend import block_attention, strided_attention
-from methods.attention.routing_transformer.layers import PATTERN, Centred, Clustered, Pattern
+from methods.attention.routing_transformer.layers import Centred, Clustered
 from methods.attention.routing_transformer.training import Trained
-from methods.attention.tasks import Inputs
+from methods.attention.work import Inputs
 
 
 @method("random-routing-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)
@@ -80,26 +80,6 @@ class BlockLocalAttention(Pattern):
 
     def scored(self, n: int) -> float:
         return 2.0 * min(self.block, n) * n
-
-
-@method("sliding-window-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)
-class SlidingWindowAttention(Pattern):
-    """Every query sees the last keys up to its own place; without a causal mask as many around it."""
-
-    window: PositiveInt = 32
-    """Keys of a query."""
-
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scale: float) -> Tensor:
-        return window_attention(q, k, v, self.window, causal=causal, scale=scale)
-
-    def kept(self, rows: Tensor) -> Tensor:
-        before = self.window - 1 if self.inputs.causal else self.window // 2
-        first = (rows - before)[:, None]
-        place = torch.arange(self.inputs.q.shape[1], device=rows.device)
-        return ((place >= first) & (place < first + self.window))[None]
-
-    def scored(self, n: int) -> float:
-        return float((2 * self.window - 1) * n)
 
 
 @method("strided-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)

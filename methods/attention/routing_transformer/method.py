@@ -6,10 +6,11 @@ from torch import Tensor, cat
 
 from harness.method import method
 from harness.types import NonNegativeInt
+from methods.attention.pairs import PATTERN
 from methods.attention.routing_transformer import routing
-from methods.attention.routing_transformer.layers import PATTERN, Centred
+from methods.attention.routing_transformer.layers import Centred
 from methods.attention.routing_transformer.training import Trained
-from methods.attention.tasks import Inputs
+from methods.attention.work import Inputs
 
 
 @method("routing-attention", task=("self-attention", "self-attention-gradient"), metrics=PATTERN)

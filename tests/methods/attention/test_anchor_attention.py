@@ -24,8 +24,8 @@ from methods.attention.tasks import (
     MixedHeadsAttention,
     NeedleRetrieval,
     PrefillAttention,
-    Text,
 )
+from methods.attention.work import Text
 
 SCALE = 0.125
 

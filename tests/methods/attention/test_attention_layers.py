@@ -23,7 +23,8 @@ from methods.attention.baselines import (
 from methods.attention.error import exact_lse, exact_rows, operator_norm, spectral_norm
 from methods.attention.inputs import GAIN, NOISE, clustered
 from methods.attention.partial import attend, attend_backward, attend_dense, dense_backward, merge
-from methods.attention.tasks import Attended, LongContextLanguageModel, SelfAttention, SelfAttentionGradient
+from methods.attention.tasks import LongContextLanguageModel, SelfAttention, SelfAttentionGradient
+from methods.attention.work import Attended
 from tests.conftest import needs_data
 
 
@@ -178,6 +179,26 @@ def test_top_keys_are_those_of_the_highest_scores(causal):
     kept = scores.masked_fill(scores < least, -torch.inf)
     assert torch.allclose(found.out, kept.softmax(-1) @ x.v, atol=1e-6)
     assert torch.allclose(found.lse, kept.logsumexp(-1), atol=1e-6)
+    metrics = work.measure(found)
+    assert metrics["mass_recall"] == pytest.approx(float((found.lse - scores.logsumexp(-1)).exp().mean()))
+    pairs = 5 * 40 - 10 if causal else 5 * 40
+    assert metrics["kept_share"] == pytest.approx(pairs / (820 if causal else 1600))
+    assert metrics["scored_pairs"] == 1600
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_recall_of_a_window_is_the_softmax_mass_inside_it(causal):
+    work = prepared(LocalWindowAttention(window=6), SelfAttention(length=40, head_dim=8, causal=causal))
+    x, found = work.inputs, work.run()
+    whole = (x.q @ x.k.mT * x.scale).masked_fill(
+        torch.ones(40, 40, dtype=torch.bool).triu(1) & torch.tensor(causal), -torch.inf
+    )
+    i, j = torch.arange(40)[:, None], torch.arange(40)
+    seen = (j >= i - 5) & (j <= i) if causal else (j >= i - 3) & (j < i + 3)
+    metrics = work.measure(found)
+    assert metrics["mass_recall"] == pytest.approx(float((whole.softmax(-1) * seen).sum(-1).mean()), rel=1e-5)
+    kept = seen & (whole > -torch.inf)
+    assert metrics["kept_share"] == pytest.approx(float(kept.sum() / (whole > -torch.inf).sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("method", [TopKeysAttention(keys=64), LocalWindowAttention(window=64)])
@@ -185,6 +206,7 @@ def test_baselines_with_all_keys_are_exact(method):
     scores = run_once(method, SelfAttentionGradient(length=64, head_dim=16, causal=True)).metrics
     assert scores["operator_error"] < 1e-5
     assert scores["gradient_error"] < 1e-4
+    assert scores["mass_recall"] == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])

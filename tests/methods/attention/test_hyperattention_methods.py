@@ -18,7 +18,8 @@ from methods.attention.hyperattention.algorithm import HyperAttention
 from methods.attention.hyperattention.method import HyperAttention as Method
 from methods.attention.hyperattention.method import HyperAttentionLanguageModel, HyperAttentionTheory
 from methods.attention.llama import Recipe
-from methods.attention.tasks import LongContextLanguageModel, SelfAttention, SelfAttentionGradient, Text
+from methods.attention.tasks import LongContextLanguageModel, SelfAttention, SelfAttentionGradient
+from methods.attention.work import Text
 
 
 def stream(seed: int = 0) -> torch.Generator:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.errors import MissingPackage, RequestError
 from harness.testing import prepared, run_once
-from methods.attention.baselines import ExactAttention
+from methods.attention.baselines import ExactAttention, LocalWindowAttention
 from methods.attention.inputs import shared_clusters
 from methods.attention.routing_transformer import routing
 from methods.attention.routing_transformer.attend import (
@@ -26,7 +26,6 @@ from methods.attention.routing_transformer.baselines import (
     BlockLocalAttention,
     HashRoutingAttention,
     RandomRoutingAttention,
-    SlidingWindowAttention,
     StridedAttention,
 )
 from methods.attention.routing_transformer.method import RoutingAttention
@@ -326,7 +325,7 @@ def test_recall_on_clusters_is_far_above_random_clusters_and_a_window():
         "centroids": RandomRoutingAttention(by="centroids", self_mask=False),
         "hash": HashRoutingAttention(self_mask=False),
         "blocks": BlockLocalAttention(block=11),
-        "window": SlidingWindowAttention(),
+        "window": LocalWindowAttention(window=32),
         "strides": StridedAttention(stride=32),
     }
     scores = {name: run_once(method, task).metrics for name, method in methods.items()}
@@ -344,7 +343,7 @@ def test_recall_on_clusters_is_far_above_random_clusters_and_a_window():
         RandomRoutingAttention(clusters=1, self_mask=False),
         HashRoutingAttention(clusters=1, self_mask=False),
         BlockLocalAttention(block=200),
-        SlidingWindowAttention(window=200),
+        LocalWindowAttention(window=200),
         StridedAttention(stride=1),
     ],
     ids=lambda m: m.name,
