@@ -34,8 +34,8 @@ def _module(name: str) -> ModuleType:
 
 faulty = _module("faulty")
 
-KILLS = 200 if os.environ.get("HARNESS_SCALE") == "1" else 8
-"""How often a run is killed: the full number with HARNESS_SCALE=1, which takes some minutes."""
+KILLS = int(os.environ.get("HARNESS_KILLS", "200" if os.environ.get("HARNESS_SCALE") == "1" else "8"))
+"""How often a run is killed: 200 times with HARNESS_SCALE=1, which takes minutes, or as often as HARNESS_KILLS says."""
 
 
 @pytest.fixture

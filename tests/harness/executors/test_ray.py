@@ -118,6 +118,24 @@ def test_verdicts_are_those_of_this_machine(address: str, toys: Catalog, tmp_pat
 
 
 @_IN_FULL
+@pytest.mark.timeout(1800)
+def test_the_smoke_suite_has_the_verdicts_of_this_machine(address: str, tmp_path: Path) -> None:
+    catalog = Catalog()
+    comparisons = suite.expand(catalog, ["smoke"], "cpu")
+    here, there = Store(tmp_path / "here.sqlite"), Store(tmp_path / "there.sqlite")
+    local = runner.run(catalog, comparisons, here).records
+    placed = runner.run(catalog, comparisons, there, executor=executors.make("ray", address)).records
+    assert {r.key: r.status for r in placed} == {r.key: r.status for r in local}
+    assert {r.environment["executor"]["name"] for r in placed} == {"ray"}
+    outcomes = [
+        {(v.paper, v.claim, v.profile): v.outcome for v in decide(catalog, store.records())}
+        for store in (here, there)
+    ]
+    assert outcomes[0] == outcomes[1]
+    assert len({r.key for r in local}) == len(local) > 0
+
+
+@_IN_FULL
 def test_a_worker_killed_in_the_middle_is_tried_again(address: str, deadly: Catalog, tmp_path: Path) -> None:
     records = _deadly_run(deadly, tmp_path, 1, executors.make("ray", address))
     assert [r.status for r in records] == ["ok", "ok"]
