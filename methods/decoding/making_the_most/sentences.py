@@ -1,0 +1,91 @@
+"""Sentences of a novel as strings of 27 symbols, and the character trigram model of them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import numpy as np
+
+from methods.common.corpora import corpus
+from methods.decoding.making_the_most.chain import Chain
+
+SYMBOLS = "abcdefghijklmnopqrstuvwxyz "
+"""Letters and the space. The symbol after them ends a sentence."""
+
+TITLES = "Mr|Mrs|Messrs|Dr|St|Rev|Hon|Esq|Sir|No|Vol"
+"""Abbreviations whose full stop ends no sentence."""
+
+
+@cache
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a named text (`methods.common.corpora.corpus`), in lower case, letters and single spaces only.
+
+    A sentence ends with '.', '!' or '?', with closing quotes or brackets after it, before white space; not after a
+    title such as "Mr." or an initial.
+
+    Raises:
+        MissingData: the text is not here.
+    """
+    raw = corpus(text).numpy().tobytes().decode(errors="replace")
+    whole = re.sub(rf"\b({TITLES}|[A-Z])\.", r"\1", raw)
+    parts = re.split(r"(?<=[.!?])[\"'”’)\]]*\s+", whole)
+    plain = (re.sub(r"[^a-z]+", " ", part.lower().replace("'", "").replace("’", "")).strip() for part in parts)
+    return tuple(part for part in plain if part)
+
+
+def dictionary(text: str, least: int = 5) -> frozenset[str]:
+    """The words that occur at least `least` times in a text, a stand-in for a dictionary of its language."""
+    words, counts = np.unique(" ".join(sentences(text)).split(), return_counts=True)
+    return frozenset(words[counts >= least].tolist())
+
+
+@cache
+def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain:
+    """The character trigram model of a text's sentences, with `empty` x sentences empty ones mixed in.
+
+    P(c | a b) = (n(a b c) + w P(c | b)) / (n(a b) + w), the same for P(c | b) over P(c), and P(c) over the uniform
+    law. The state is the last two symbols; two starts stand before the first.
+
+    Args:
+        text: a named text.
+        empty: empty sentences for each sentence of the text.
+        weight: w, of the law with a shorter context.
+
+    Raises:
+        MissingData: the text is not here.
+    """
+    letters = {symbol: code for code, symbol in enumerate(SYMBOLS)}
+    v = len(SYMBOLS)  # the end; as a context this code is the start
+    kept = sentences(text)
+    rows = [
+        *([letters[symbol] for symbol in sentence] for sentence in kept),
+        *([[]] * round(empty * len(kept))),
+    ]
+    counts = np.zeros((v + 1, v + 1, v + 1))
+    for row in rows:
+        codes = np.array([v, v, *row, v])
+        np.add.at(counts, (codes[:-2], codes[1:-1], codes[2:]), 1.0)
+    unigram = counts.sum((0, 1))
+    p1 = (unigram + weight / (v + 1)) / (unigram.sum() + weight)
+    bigram = counts.sum(0)
+    p2 = (bigram + weight * p1) / (bigram.sum(1, keepdims=True) + weight)
+    p3 = (counts + weight * p2) / (counts.sum(2, keepdims=True) + weight)
+    # States: the start (v, v), then (start, c), then (c, c'); pairs that no prefix has are left out.
+    pairs = [(v, v), *((v, c) for c in range(v)), *((a, b) for a in range(v) for b in range(v))]
+    number = {pair: place for place, pair in enumerate(pairs)}
+    after = np.array([[*(number[b, c] for c in range(v)), -1] for _, b in pairs])
+    first, second = np.array(pairs).T
+    return Chain(np.log(p3[first, second]), after, 0, SYMBOLS)
+
+
+def repeated(text: str, n: int = 4) -> float:
+    """Share of the n-grams of a text that occurred in it before; 0 for a text with none."""
+    grams = [text[place : place + n] for place in range(len(text) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def dictionary_share(text: str, words: frozenset[str]) -> float:
+    """Share of the words of `text` that are in `words`; 0 for a text without words."""
+    found = text.split()
+    return sum(word in words for word in found) / len(found) if found else 0.0
