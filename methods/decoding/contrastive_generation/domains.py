@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Literal
 
@@ -50,7 +50,9 @@ def plain(text: str) -> str:
     return folded.encode("ascii", "replace").decode().expandtabs(4).replace("\r\n", "\n")
 
 
-def draw(domain: str, count: int, length: int, part: Part, rng: np.random.Generator) -> tuple[str, ...]:
+def draw(
+    domain: str, count: int, length: int, part: Part, rng: np.random.Generator, without: Collection[str] = ()
+) -> tuple[str, ...]:
     """`count` documents of a domain, each of exactly `length` characters and from another start.
 
     Documents are drawn without replacement from all natural starts. Where starts are less than `length` characters
@@ -63,6 +65,7 @@ def draw(domain: str, count: int, length: int, part: Part, rng: np.random.Genera
         length: characters.
         part: whose documents.
         rng: the stream.
+        without: documents of texts that are not drawn.
 
     Raises:
         MissingData: the texts are not here, or have too few starts.
@@ -73,13 +76,19 @@ def draw(domain: str, count: int, length: int, part: Part, rng: np.random.Genera
     if domain == "sums":
         return tuple(_sums(rng, length) for _ in range(count))
     text, starts = _starts(domain, part)
-    fitting = [start for start in starts if start + length <= len(text)]
-    if len(fitting) < count:
+    found: list[str] = []
+    left_out = frozenset(without)
+    for place in rng.permutation(len(starts)).tolist():
+        if len(found) == count:
+            break
+        document = text[starts[place] : starts[place] + length]
+        if len(document) == length and document not in left_out:
+            found.append(document)
+    if len(found) < count:
         raise MissingData(
-            f"the domain '{domain}' has {len(fitting)} starts of {length} characters for {part}; asked for {count}"
+            f"the domain '{domain}' has {len(found)} starts of {length} characters for {part}; asked for {count}"
         )
-    chosen = rng.choice(len(fitting), count, replace=False)
-    return tuple(text[fitting[place] : fitting[place] + length] for place in chosen)
+    return tuple(found)
 
 
 def check(domains: Sequence[str]) -> None:
@@ -147,12 +156,16 @@ def _wikitext(part: Part) -> str:
 def _python(part: Part) -> str:
     """Two megabytes from the start of the standard library, in the order of its paths, or one from its end."""
     source = corpus(STANDARD_LIBRARY).numpy()
-    return (source[:2_000_000] if part == "learning" else source[-1_000_000:]).tobytes().decode(errors="replace")
+    return (
+        (source[:2_000_000] if part == "learning" else source[-1_000_000:]).tobytes().decode(errors="replace")
+    )
 
 
 def _java(part: Part) -> str:
     """Code blocks of answers, every third question for the judge."""
-    rows = [json.loads(line) for line in data.text("conala", "java_pages.jsonl.gz").splitlines() if line.strip()]
+    rows = [
+        json.loads(line) for line in data.text("conala", "java_pages.jsonl.gz").splitlines() if line.strip()
+    ]
     kept = [row for place, row in enumerate(rows) if (place % 3 == 2) == (part == "judging")]
     blocks = (block["code"] for row in kept for answer in row["answers"] for block in answer["blocks"])
     return "\n".join(blocks)
