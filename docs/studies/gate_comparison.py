@@ -11,7 +11,7 @@ way its manual asks for, and gets ten seconds of runs for each function, five on
 - pyperf: two files made one after the other, decided by ``pyperf compare_to``.
 
 Starting interpreters does not count against the ten seconds. Every tool is shown at a threshold of 5 % and at the gate's
-own, 2.5 %. A run of one tool takes ten to fifteen minutes. Needs ``pip install asv virtualenv pyperf`` besides the project.
+own, 2.5 %. A run of one tool takes ten to fifteen minutes. Needs ``pip install asv virtualenv pyperf`` as well.
 """
 
 from __future__ import annotations
