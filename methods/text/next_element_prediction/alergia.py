@@ -83,7 +83,10 @@ class _Merger:
         self.queue: list[tuple[float, int]] = []
 
     def run(self) -> None:
-        """Merge until every reachable state is red. The most frequent blue state is next, and the oldest red is tried first."""
+        """Merge until every reachable state is red.
+
+        The most frequent blue state is next, and the oldest red one is tried first.
+        """
         tree = self.tree
         for symbol, after in tree.moves[0].items():
             self._colour_blue(after, 0, symbol)

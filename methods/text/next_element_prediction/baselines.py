@@ -1,4 +1,4 @@
-"""What the paper's methods are held against: floors, logistic regression, other people's implementations, a transformer."""
+"""What the paper's methods are held against: floors, logistic regression, other implementations, a transformer."""
 
 from __future__ import annotations
 

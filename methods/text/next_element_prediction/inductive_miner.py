@@ -186,8 +186,10 @@ def _by_trace(log: Weighted, groups: Sequence[frozenset[int]]) -> Iterable[Weigh
 
 
 def _by_round(log: Weighted, groups: Sequence[frozenset[int]]) -> Iterable[Weighted]:
-    """Stretches of the body and of the redo parts; where two redo parts meet, or a trace begins or ends with one, an empty
-    body is between them."""
+    """Stretches of the body and of the redo parts.
+
+    Where two redo parts meet, or a trace begins or ends with one, an empty body is between them.
+    """
     parts: list[Weighted] = [Counter() for _ in groups]
     of = {a: g for g, group in enumerate(groups) for a in group}
     for trace, weight in log.items():

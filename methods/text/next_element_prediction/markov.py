@@ -21,8 +21,8 @@ from methods.text.next_element_prediction.sequences import Sequences, Traces, ta
 class ContextTree:
     """The counts of all contexts up to `order` elements.
 
-    Level k numbers its contexts by (context of order k - 1, element before it); what a level has not seen, no deeper level
-    has.
+    Level k numbers its contexts by (context of order k - 1, element before it); what a level has not seen, no
+    deeper level has.
     """
 
     def __init__(self, traces: Traces, symbols: int, order: int) -> None:

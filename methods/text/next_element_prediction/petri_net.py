@@ -89,7 +89,7 @@ class Net:
         return found
 
     def after(self, marking: int, activity: int) -> set[int]:
-        """The markings right after `activity`, with the silent transitions before it that it needs; none if it cannot be."""
+        """The markings right after `activity`, silent transitions that it needs before it; none if it cannot be."""
         found = set()
         for t in self.labelled.get(activity, ()):
             for ready in self.supply(marking, t.takes):

@@ -19,8 +19,8 @@ FLOOR = 1e-12
 """Least probability in a log loss."""
 BINS = 15
 """Bins of equal width in which confidence is compared with what happened."""
-TOLERANCE = 1e-6
-"""How far a forecast may be from the simplex."""
+TOLERANCE = 1e-3
+"""How far a forecast may be from the simplex and still be scored, with its distance as a metric."""
 
 
 @dataclass(frozen=True)

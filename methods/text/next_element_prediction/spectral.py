@@ -1,7 +1,7 @@
 """Spectral learning of a weighted automaton from the frequencies of prefixes (Hsu, Kakade and Zhang; Balle et al., 2014).
 
-f(w) is the share of the training sequences (traces with END) that begin with w, so that f(u END) is the share of those that
-are u. One Hankel matrix of f then gives the prefix function for the activities and the string function for END.
+f(w) is the share of the training sequences (traces with END) that begin with w, so that f(u END) is the share of those
+that are u. One Hankel matrix of f then gives the prefix function for the activities and the string function for END.
 """
 
 from __future__ import annotations
