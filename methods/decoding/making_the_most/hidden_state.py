@@ -1,7 +1,8 @@
 """Hidden-state optimisation: cached states of a frozen model move along the gradient of the text just seen (part C).
 
-A text is scored segment by segment. The score of a segment is taken before anything is updated with it; then the gradient of its loss
-with respect to the cached keys and values moves them, and they are what the next segment attends to. No weight changes.
+A text is scored segment by segment. The score of a segment is taken before anything is updated with it; then the
+gradient of its loss with respect to the cached keys and values moves them, and they are what the next segment attends to.
+No weight changes.
 """
 
 from __future__ import annotations
@@ -167,8 +168,7 @@ def score(
             before = slots(past)
             now = Slots.fresh(whole) if kept is None else kept.extended(whole)
             if update is not None and moving:
-                # Rows do not meet, so the gradient of the sum is each row's own. The states of the last segment have no
-                # use yet where nothing attends to them (the values of the last token of the last layer do).
+                # Rows do not meet, so the gradient of the sum is each row's own.
                 leaves = [t for pair in out.states for t in pair]
                 found = torch.autograd.grad(each.sum(), leaves)
                 gradients = list(zip(found[::2], found[1::2], strict=True))

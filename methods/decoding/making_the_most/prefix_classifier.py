@@ -1,4 +1,4 @@
-"""A learned classifier of prefixes: how many tokens are still to come, and whether the string will repeat itself (part D).
+"""A learned classifier of prefixes: how many tokens are to come, and whether the string will repeat itself (part D).
 
 It reads what the language model knows of a prefix (a feature vector) and a candidate for the next token, so that one
 step of the language model serves all candidates. It is trained on strings that the model itself draws, because the
@@ -198,7 +198,8 @@ class LearnedCondition(Condition):
         result: FloatArray = value.view(count, k).cpu().numpy()
         if self.n is not None:
             # A repetition that is there already can never be undone.
-            bad = np.array([[repeats((*row, v), self.n) for v in some] for row, some in zip(prefixes.tolist(), tokens.tolist(), strict=True)])  # fmt: skip
+            pairs = zip(prefixes.tolist(), tokens.tolist(), strict=True)
+            bad = np.array([[repeats((*row, v), self.n) for v in some] for row, some in pairs])
             result = np.where(bad, -np.inf, result)
         ended = tokens == self.stepper.end
         fits = np.array([self.length is None or t == self.length])

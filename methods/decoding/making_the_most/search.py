@@ -195,7 +195,7 @@ def _most_probable(total: FloatArray, top: int, end: int) -> IntArray:
 
 
 def sample(stepper: Stepper, count: int, longest: int, rng: np.random.Generator) -> list[Found]:
-    """Strings drawn from the language model token by token; those that reach `longest` tokens without an end are left out."""
+    """Strings drawn token by token; those that reach `longest` tokens without an end are left out."""
     state, rows = stepper.start(), np.zeros(count, np.int64)
     prefixes, log_p = np.empty((count, 0), np.int64), np.zeros(count)
     found: list[Found] = []
