@@ -103,7 +103,7 @@ def _example_gradients(module: Recurrent, ids: Tensor, targets: Tensor) -> dict[
     seen = targets != IGNORED
     error = torch.softmax(module.output(h), -1)
     error.scatter_add_(-1, targets.clamp_min(0)[..., None], -torch.ones_like(error[..., :1]))
-    error *= (seen / seen.sum(1, keepdim=True))[..., None]
+    error *= (seen.to(error) / seen.sum(1, keepdim=True))[..., None]
     back = error @ module.output.weight
 
     # h_t = (1 - z) n + z h_{t-1}; each factor of a gate's error that does not depend on what comes later, at once.

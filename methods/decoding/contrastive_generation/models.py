@@ -7,6 +7,7 @@ causal model answer the same few questions, so that generation, scoring and upda
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -155,6 +156,9 @@ class CausalTransformer(TextModel):
         self.start = end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         self.banned = tuple(sorted({self.start, end}))
         self.size = module.config.vocab_size
+        # transformers 5 calls keys and values `cache`, in arguments and outputs; releases before `past_key_values`.
+        arguments = inspect.signature(module.forward).parameters
+        self._cache = "cache" if "cache" in arguments else "past_key_values"
 
     @classmethod
     def load(cls, name: str, device: str, dtype: str) -> CausalTransformer:
@@ -175,8 +179,8 @@ class CausalTransformer(TextModel):
         return result
 
     def step(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        out = self.module(input_ids=tokens[:, None], past_key_values=state, use_cache=True)
-        return out.logits[:, -1].float(), out.past_key_values
+        out = self.module(input_ids=tokens[:, None], use_cache=True, **{self._cache: state})
+        return out.logits[:, -1].float(), out[self._cache]
 
     def reorder(self, state: Any, rows: Tensor) -> Any:
         state.reorder_cache(rows)
