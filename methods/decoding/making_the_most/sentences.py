@@ -71,9 +71,8 @@ def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain
     bigram = counts.sum(0)
     p2 = (bigram + weight * p1) / (bigram.sum(1, keepdims=True) + weight)
     p3 = (counts + weight * p2) / (counts.sum(2, keepdims=True) + weight)
-    # States: the start (v, v), then (start, c), then (c, c'); pairs that no prefix has are left out.
-    pairs = [(v, v), *((v, c) for c in range(v)), *((a, b) for a in range(v) for b in range(v))]
-    number = {pair: place for place, pair in enumerate(pairs)}
+    pairs = state_pairs().tolist()
+    number = {(a, b): place for place, (a, b) in enumerate(pairs)}
     after = np.array([[*(number[b, c] for c in range(v)), -1] for _, b in pairs])
     first, second = np.array(pairs).T
     return Chain(np.log(p3[first, second]), after, 0, SYMBOLS)
@@ -89,3 +88,10 @@ def dictionary_share(text: str, words: frozenset[str]) -> float:
     """Share of the words of `text` that are in `words`; 0 for a text without words."""
     found = text.split()
     return sum(word in words for word in found) / len(found) if found else 0.0
+
+
+def state_pairs() -> np.ndarray:
+    """The last two symbols of each state of `trigram_chain`; the end's code stands for a start: int64 (states, 2)."""
+    v = len(SYMBOLS)
+    pairs = [(v, v), *((v, c) for c in range(v)), *((a, b) for a in range(v) for b in range(v))]
+    return np.array(pairs)

@@ -1,8 +1,8 @@
 """A masked language model as the encoder and as the decoder of a sequence-to-sequence model (part B).
 
 The decoder is the masked model itself, with a cross-attention sublayer after the self-attention of every layer. Their
-output projections are zero at the start, so that the decoder begins as the masked model. Both of BERT's shape: any model of
-transformers with `base_model.encoder.layer[i].attention` will do (BERT, RoBERTa, CodeBERT).
+output projections are zero at the start, so that the decoder begins as the masked model. Any model of transformers with
+`base_model.encoder.layer[i].attention` will do (BERT, RoBERTa, CodeBERT).
 """
 
 from __future__ import annotations

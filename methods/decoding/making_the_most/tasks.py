@@ -1,0 +1,587 @@
+"""What the four parts are measured on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.errors import BadOutput, RequestError
+from harness.method import Measurement, Metric, Series, Task, task
+from harness.seeding import rng
+from harness.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from methods.common.corpora import corpus
+from methods.decoding.making_the_most.chain import (
+    Chain,
+    contaminated,
+    entropy,
+    global_mode,
+    mode_of_length,
+    uniform_binary,
+)
+from methods.decoding.making_the_most.few_shot import Episodes, question_episodes, symbol_episodes
+from methods.decoding.making_the_most.pairs import Pair, code_pairs, restoring_pairs
+from methods.decoding.making_the_most.search import Found
+from methods.decoding.making_the_most.sentences import (
+    dictionary,
+    dictionary_share,
+    repeated,
+    trigram_chain,
+)
+
+
+@dataclass
+class ModeWork:
+    """Lengths and beam widths to search with, and the language model.
+
+    Attributes:
+        lengths, beams: every pair of them is searched.
+        chain: the trigram model.
+        exact: log P of the exact mode of each length.
+        words: the dictionary.
+    """
+
+    lengths: tuple[int, ...]
+    beams: tuple[int, ...]
+    chain: Chain
+    exact: dict[int, float]
+    words: frozenset[str]
+
+
+Strings = dict[tuple[int, int], Found]
+"""The string found for each length and beam width."""
+
+
+@task(
+    "mode-search",
+    metrics=(
+        Metric("log_probability", "nats", "higher", "Mean log P of the strings."),
+        Metric("gap", "nats", "lower", "Mean of log P of the exact mode of the length asked for, less log P."),
+        Metric("satisfied", "", "higher", "Share of the strings that have the length asked for."),
+        Metric("degenerate", "", "lower", "Share of the strings that are empty."),
+        Metric("dictionary_share", "", "higher", "Mean share of the words that the novel has five times."),
+        Metric("repetition", "", "lower", "Mean share of the character 4-grams that occurred before."),
+    ),
+    amount_unit="strings",
+    data=("gutenberg-novels",),
+)
+class ModeSearch(Task[ModeWork, Strings]):
+    """Find the most probable sentence of each length under a character trigram model, for several beam widths."""
+
+    text: str = "gutenberg-novels/middlemarch.txt.gz"
+    """Text whose sentences make the model."""
+    empty: Fraction = 0.005
+    """Empty sentences for each sentence of the text."""
+    lengths: tuple[int, ...] = (20, 40, 60)
+    """Lengths asked for, in symbols."""
+    beams: tuple[int, ...] = (1, 2, 5, 20)
+    """Beam widths; other methods may take them as a budget."""
+
+    def load(self, seed: int) -> ModeWork:
+        """The model and the exact modes. Does not depend on `seed`."""
+        chain = trigram_chain(self.text, self.empty)
+        exact = {length: mode_of_length(chain, length)[1] for length in self.lengths}
+        return ModeWork(tuple(self.lengths), tuple(self.beams), chain, exact, dictionary(self.text))
+
+    def amount(self, work: ModeWork) -> float:
+        """Strings to find."""
+        return float(len(work.lengths) * len(work.beams))
+
+    def score(self, work: ModeWork, output: Strings) -> Measurement:
+        """Log probabilities, distances from the exact modes, and what the strings look like.
+
+        Raises:
+            BadOutput: a string is missing, or its log P is not that of the model.
+        """
+        wanted = {(length, beam) for length in work.lengths for beam in work.beams}
+        if set(output) != wanted:
+            raise BadOutput(f"strings were found for {sorted(output)}, asked for were {sorted(wanted)}")
+        for found in output.values():
+            if not math.isclose(work.chain.log_probability(found.string), found.log_p, abs_tol=1e-6):
+                raise BadOutput(f"log P of {found.string} is not {found.log_p}")
+        texts = [work.chain.spell(found.string) for found in output.values()]
+        series = {
+            f"length {length}": Series(
+                list(work.beams), [output[length, beam].log_p for beam in work.beams], "beam", "log P in nats"
+            )
+            for length in work.lengths
+        }
+        return Measurement(
+            {
+                "log_probability": float(np.mean([found.log_p for found in output.values()])),
+                "gap": float(np.mean([work.exact[length] - f.log_p for (length, _), f in output.items()])),
+                "satisfied": float(np.mean([len(f.string) == n + 1 for (n, _), f in output.items()])),
+                "degenerate": float(np.mean([text == "" for text in texts])),
+                "dictionary_share": float(np.mean([dictionary_share(text, work.words) for text in texts])),
+                "repetition": float(np.mean([repeated(text) for text in texts])),
+            },
+            series,
+        )
+
+
+@task(
+    "degenerate-threshold",
+    metrics=(
+        Metric("relative_error", "", "lower", "Of the share of noise that was found, to the closed form."),
+        Metric("log10_threshold", "", "neither", "log10 of the least share of noise with an empty mode."),
+        Metric("log10_typical", "", "neither", "log10 exp(-H), H the entropy of the text without noise."),
+        Metric("empty_at_share", "", "neither", "1 where the mode at the task's share of noise is empty."),
+    ),
+    data=("gutenberg-novels",),
+)
+class DegenerateThreshold(Task[Chain, float]):
+    """From which share of empty strings on is the mode of a perfect model of the mixture empty?"""
+
+    law: Literal["uniform-binary", "sentences"] = "uniform-binary"
+    """All strings of `length` bits alike, or the trigram model of a novel's sentences."""
+    length: PositiveInt = 20
+    """Bits (uniform-binary)."""
+    share: Fraction = 0.005
+    """Share of noise at which the mode is looked at."""
+
+    def load(self, seed: int) -> Chain:
+        """The law without noise. Does not depend on `seed`."""
+        if self.law == "uniform-binary":
+            return uniform_binary(self.length)
+        chain = trigram_chain("gutenberg-novels/middlemarch.txt.gz", 0.0)
+        # The backed-off model has a little of the empty string itself; good text has none.
+        log_p = chain.log_p.copy()
+        log_p[chain.start, chain.end] = -np.inf
+        log_p[chain.start] -= np.logaddexp.reduce(log_p[chain.start])
+        return Chain(log_p, chain.after, chain.start, chain.symbols)
+
+    def score(self, work: Chain, output: float) -> dict[str, float]:
+        """Against e / (1 - e) = max P.
+
+        Raises:
+            BadOutput: not a share.
+        """
+        if not 0 < output < 1:
+            raise BadOutput(f"{output} is not a share of noise")
+        best = math.exp(global_mode(work, 500)[1])
+        closed = best / (1 + best)
+        mode, _ = global_mode(contaminated(work, self.share), 500)
+        return {
+            "relative_error": abs(output - closed) / closed,
+            "log10_threshold": math.log10(output),
+            "log10_typical": -entropy(work) / math.log(10),
+            "empty_at_share": float(mode == (work.end,)),
+        }
+
+
+@dataclass
+class NeuralModeWork:
+    """A causal model by its name, and what is asked of it."""
+
+    model: str
+    lengths: tuple[int, ...]
+    beams: tuple[int, ...]
+    prompt: str
+    dtype: str
+
+
+@task(
+    "neural-mode-search",
+    metrics=(
+        Metric("log_probability", "nats", "higher", "Mean log P of the strings that fulfil the condition."),
+        Metric("satisfied", "", "higher", "Share of the strings that fulfil the condition."),
+        Metric("degenerate", "", "lower", "Share of the strings that are empty."),
+        Metric("repetition", "", "lower", "Mean share of the token 4-grams that occurred before."),
+    ),
+    amount_unit="strings",
+)
+class NeuralModeSearch(Task[NeuralModeWork, Strings]):
+    """Find probable strings of given lengths under a transformer, for several beam widths."""
+
+    model: str = "medium:gutenberg-novels/middlemarch.txt.gz"
+    """A size and a text of `methods.decoding.small_models`, or a causal model of transformers."""
+    prompt: str = ""
+    """Text before the strings."""
+    lengths: tuple[int, ...] = (10, 20, 40)
+    """Lengths asked for, in tokens."""
+    beams: tuple[int, ...] = (1, 5, 20)
+    """Beam widths."""
+    repetition: NonNegativeInt = 0
+    """A string that has so many tokens in a row twice does not fulfil the condition; 0: it may have them."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the model."""
+
+    def load(self, seed: int) -> NeuralModeWork:
+        """What is asked. Does not depend on `seed`; the model is loaded by the method."""
+        return NeuralModeWork(self.model, tuple(self.lengths), tuple(self.beams), self.prompt, self.dtype)
+
+    def amount(self, work: NeuralModeWork) -> float:
+        """Strings to find."""
+        return float(len(work.lengths) * len(work.beams))
+
+    def score(self, work: NeuralModeWork, output: Strings) -> dict[str, float]:
+        """Log probabilities of the strings that fulfil the condition; the least finite float where none does.
+
+        Raises:
+            BadOutput: a string is missing.
+        """
+        if len(output) != len(work.lengths) * len(work.beams):
+            raise BadOutput(f"{len(output)} strings were found, not one for each length and beam width")
+        fits = {
+            key: len(found.string) == key[0] + 1
+            and not (self.repetition and repeated_tokens(found.string[:-1], self.repetition) > 0)
+            for key, found in output.items()
+        }
+        good = [found.log_p for key, found in output.items() if fits[key]]
+        return {
+            "log_probability": float(np.mean(good)) if good else -float(np.finfo(np.float32).max),
+            "satisfied": float(np.mean(list(fits.values()))),
+            "degenerate": float(np.mean([len(found.string) == 1 for found in output.values()])),
+            "repetition": float(np.mean([repeated_tokens(f.string[:-1], 4) for f in output.values()])),
+        }
+
+
+def repeated_tokens(string: tuple[int, ...], n: int) -> float:
+    """Share of the n-grams of tokens that occurred before."""
+    grams = [string[place : place + n] for place in range(len(string) - n + 1)]
+    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+@dataclass
+class Piece:
+    """Bytes of one domain: to tune on and to score, uint8 each."""
+
+    tuning: Tensor
+    scored: Tensor
+
+
+@dataclass
+class SegmentWork:
+    """A model by its name and text of three domains."""
+
+    model: str
+    dtype: str
+    streams: int
+    domains: dict[str, Piece]
+
+
+@dataclass
+class Nats:
+    """Total nats and bytes scored of each domain."""
+
+    nats: dict[str, float]
+    bytes: dict[str, int]
+
+
+@task(
+    "segment-scoring",
+    metrics=(
+        Metric("in_domain", "nats/byte", "lower", "Of text like the one that the model was trained on."),
+        Metric("near", "nats/byte", "lower", "Of text somewhat unlike it."),
+        Metric("far", "nats/byte", "lower", "Of text quite unlike it."),
+    ),
+    amount_unit="bytes",
+    data=("gutenberg-novels", "java-cs-translation"),
+)
+class SegmentScoring(Task[SegmentWork, Nats]):
+    """Score text of three domains segment by segment with a frozen model; the past may be used in any way."""
+
+    model: str = "novel-bytes"
+    """A recipe of `models.py`, or a causal model of transformers."""
+    in_domain_text: str = "gutenberg-novels/middlemarch.txt.gz"
+    """Text of the model's own domain."""
+    in_domain_from: NonNegativeInt = 1_600_000
+    """First byte of it that the model has not seen."""
+    near_text: str = "gutenberg-novels/tinyshakespeare.txt.gz"
+    """Text of a domain near to it."""
+    far_text: str = "java-cs-translation/test.jsonl.gz#java"
+    """Text of a domain far from it."""
+    bytes: PositiveInt = 20_000
+    """Bytes of each domain to score, and as many to tune on."""
+    streams: PositiveInt = 40
+    """Parts that are scored side by side, each with a past of its own."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of a model of transformers."""
+
+    def load(self, seed: int) -> SegmentWork:
+        """One piece to tune on from the first half of each text, one to score from the second; their places depend on the seed.
+
+        Raises:
+            RequestError: a text is too short.
+        """
+        domains = {}
+        for name, text, first in (
+            ("in_domain", self.in_domain_text, self.in_domain_from),
+            ("near", self.near_text, 0),
+            ("far", self.far_text, 0),
+        ):
+            part = corpus(text)[first:]
+            half, spare = len(part) // 2, len(part) // 2 - self.bytes
+            if spare < 0:
+                raise RequestError(f"'{text}' has {len(part)} bytes, two pieces of {self.bytes} do not fit")
+            a, b = rng(seed, "pieces", name).integers(spare + 1, size=2).tolist()
+            domains[name] = Piece(part[a : a + self.bytes], part[half + b : half + b + self.bytes])
+        return SegmentWork(self.model, self.dtype, self.streams, domains)
+
+    def amount(self, work: SegmentWork) -> float:
+        """Bytes to score."""
+        return float(len(work.domains) * self.bytes)
+
+    def score(self, work: SegmentWork, output: Nats) -> dict[str, float]:
+        """Nats per byte of each domain.
+
+        Raises:
+            BadOutput: a domain is missing, or much of its text was not scored.
+        """
+        if set(output.nats) != set(work.domains):
+            raise BadOutput(f"scored were {sorted(output.nats)}, asked for were {sorted(work.domains)}")
+        for name, count in output.bytes.items():
+            if count < 0.9 * self.bytes:
+                raise BadOutput(f"only {count} of {self.bytes} bytes of '{name}' were scored")
+        return {name: output.nats[name] / output.bytes[name] for name in work.domains}
+
+
+@task(
+    "few-shot-labels",
+    metrics=(
+        Metric("accuracy", "", "higher", "Share of the queries whose label has the highest probability."),
+    ),
+    amount_unit="queries",
+    data=("bigbench-lite-mc", "mmlu-subset"),
+)
+class FewShotLabels(Task[Episodes, Tensor]):
+    """Label a query from the demonstrations in the prompt."""
+
+    source: Literal["symbols", "bigbench-lite-mc", "mmlu-subset"] = "symbols"
+    """Random maps from symbols to labels, or multiple-choice questions."""
+    model: str = "in-context-learner"
+    """``in-context-learner``: a transformer that is trained on such maps; else a causal model of transformers."""
+    episodes: PositiveInt = 500
+    """Queries."""
+    symbols: PositiveInt = 8
+    """Symbols of a map (symbols)."""
+    labels: PositiveInt = 4
+    """Labels of a map (symbols)."""
+    demonstrations: PositiveInt = 12
+    """Demonstrations in a prompt."""
+
+    def load(self, seed: int) -> Episodes:
+        """Prompts, queries and labels.
+
+        Raises:
+            RequestError: the model does not fit the source, or there are not enough demonstrations.
+        """
+        stream = rng(seed, "episodes")
+        if (self.source == "symbols") != (self.model == "in-context-learner"):
+            raise RequestError(
+                "the in-context learner knows symbols and nothing else; questions need a model by its name"
+            )
+        if self.source == "symbols":
+            return symbol_episodes(self.episodes, self.symbols, self.labels, self.demonstrations, stream)
+        return question_episodes(self.source, self.episodes, self.demonstrations, stream)
+
+    def amount(self, work: Episodes) -> float:
+        """Queries."""
+        return float(len(work))
+
+    def score(self, work: Episodes, output: Tensor) -> dict[str, float]:
+        """Share of the queries with the right label.
+
+        Raises:
+            BadOutput: not one label for each query.
+        """
+        if output.shape != (len(work),):
+            raise BadOutput(f"{tuple(output.shape)} labels for {len(work)} queries")
+        return {"accuracy": float((output.cpu() == torch.tensor(work.answers)).double().mean())}
+
+
+@dataclass
+class ReadingWork:
+    """A model by its name, text to fine-tune on and held-out text to read."""
+
+    model: str
+    dtype: str
+    training: Tensor
+    held_out: Tensor
+    streams: int
+    steps: int
+    batch: int
+    windows: int
+    lr: float
+
+
+@task(
+    "window-reading",
+    metrics=(
+        Metric("nats_per_byte", "nats/byte", "lower", "Of held-out text, read in order."),
+        Metric("flops_per_token", "FLOP", "lower", "Of a forward pass, per token scored.", True),
+        Metric(
+            "training_memory", "B", "lower", "Peak of a training step above the weights; one window at a time."
+        ),
+        Metric("inference_memory", "B", "lower", "Peak while a window is read, above the weights."),
+    ),
+    repeats="adaptive",
+    amount_unit="bytes",
+    data=("gutenberg-novels",),
+)
+class WindowReading(Task[ReadingWork, "Reading"]):
+    """Fine-tune a pretrained decoder to read a text in windows, and read held-out text with it (`run` is the reading)."""
+
+    model: str = "novel-bytes"
+    """A recipe of `models.py`, or a causal model of transformers."""
+    text: str = "gutenberg-novels/middlemarch.txt.gz"
+    """To fine-tune on and to read."""
+    held_out_text: str = ""
+    """Another text to read; "" reads the end of `text`."""
+    held_out_from: PositiveInt = 1_600_000
+    """First byte of `text` that is held out."""
+    bytes: PositiveInt = 96_000
+    """Held-out bytes to read."""
+    streams: PositiveInt = 32
+    """Parts that are read side by side."""
+    steps: NonNegativeInt = 300
+    """Of fine-tuning."""
+    batch: PositiveInt = 32
+    """Rows a step."""
+    windows: PositiveInt = 6
+    """B, windows of a row."""
+    lr: PositiveFloat = 0.001
+    """Peak learning rate."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of a model of transformers."""
+
+    def load(self, seed: int) -> ReadingWork:
+        """The texts. Does not depend on `seed`, from which the method draws the order.
+
+        Raises:
+            RequestError: there are fewer held-out bytes than asked for.
+        """
+        text = corpus(self.text)
+        rest = corpus(self.held_out_text) if self.held_out_text else text[self.held_out_from :]
+        if len(rest) < self.bytes:
+            raise RequestError(f"there are {len(rest)} held-out bytes, not {self.bytes}")
+        training = text if self.held_out_text else text[: self.held_out_from]
+        return ReadingWork(
+            self.model, self.dtype, training, rest[: self.bytes], self.streams,
+            self.steps, self.batch, self.windows, self.lr,
+        )  # fmt: skip
+
+    def amount(self, work: ReadingWork) -> float:
+        """Bytes to read."""
+        return float(len(work.held_out))
+
+    def score(self, work: ReadingWork, output: Reading) -> dict[str, float]:
+        """Nats per byte, and what the method says of its cost.
+
+        Raises:
+            BadOutput: much of the text was not read.
+        """
+        if output.bytes < 0.9 * len(work.held_out):
+            raise BadOutput(f"only {output.bytes} of {len(work.held_out)} bytes were read")
+        return {
+            "nats_per_byte": output.nats / output.bytes,
+            "flops_per_token": output.flops_per_token,
+            "training_memory": float(output.training_memory),
+            "inference_memory": float(output.inference_memory),
+        }
+
+
+@dataclass
+class Reading:
+    """What reading a text came to; see the metrics of `WindowReading`."""
+
+    nats: float
+    bytes: int
+    flops_per_token: float
+    training_memory: int
+    inference_memory: int
+
+
+@dataclass
+class TranslationWork:
+    """Pairs to learn from and to be tested on, and the masked language model."""
+
+    mlm: str
+    training: list[Pair]
+    test: list[Pair]
+    steps: int
+    batch: int
+    lr: float
+    longest: int
+
+
+@dataclass
+class Translations:
+    """What was written, and what the trained model's own losses on the test pairs are."""
+
+    texts: list[str]
+    validation_loss: float
+    token_accuracy: float
+    length_accuracy: float
+    passes: float
+
+
+@task(
+    "pair-translation",
+    metrics=(
+        Metric("validation_loss", "nats", "lower", "The method's own training loss on the test pairs."),
+        Metric("token_accuracy", "", "higher", "Share of the target's tokens that stand at their place."),
+        Metric("length_accuracy", "", "higher", "Share of the outputs with as many tokens as the target."),
+        Metric("exact_match", "", "higher", "Share of the outputs that are the target."),
+        Metric("bleu", "", "higher", "Corpus BLEU-4 of sacrebleu on words, 0 to 100."),
+        Metric("passes", "", "lower", "Decoder passes for a batch."),
+    ),
+    amount_unit="sequences",
+    data=("gutenberg-novels", "java-cs-translation"),
+)
+class PairTranslation(Task[TranslationWork, Translations]):
+    """Train a sequence-to-sequence model (in `prepare`) and translate the test sources with it (in `run`)."""
+
+    pairs: Literal["restored-text", "java-cs"] = "restored-text"
+    """Snippets of a novel without spaces and case to the snippets, or Java functions to C#."""
+    mlm: str = "bytes-mlm"
+    """A recipe of `masked_models.py`, or a masked language model of transformers."""
+    count: PositiveInt = 20_000
+    """Training pairs (restored-text)."""
+    test: PositiveInt = 64
+    """Test pairs."""
+    steps: NonNegativeInt = 150
+    """Of training."""
+    batch: PositiveInt = 32
+    """Pairs a step."""
+    lr: PositiveFloat = 0.001
+    """Peak learning rate."""
+    longest: PositiveInt = 48
+    """Most tokens of a source or target; longer training pairs are left out, longer sources are cut."""
+
+    def load(self, seed: int) -> TranslationWork:
+        """The pairs. The training pairs are the same for every seed, from which the method draws their order."""
+        if self.pairs == "restored-text":
+            training, test = restoring_pairs(self.count, 0, False), restoring_pairs(self.test, seed, True)
+        else:
+            training, test = code_pairs("train"), code_pairs("test")[: self.test]
+        return TranslationWork(self.mlm, training, test, self.steps, self.batch, self.lr, self.longest)
+
+    def amount(self, work: TranslationWork) -> float:
+        """Sequences to translate."""
+        return float(len(work.test))
+
+    def score(self, work: TranslationWork, output: Translations) -> dict[str, float]:
+        """Exact match, BLEU, and what the method measured in tokens.
+
+        Raises:
+            BadOutput: not one output for each source.
+        """
+        if len(output.texts) != len(work.test):
+            raise BadOutput(f"{len(output.texts)} outputs for {len(work.test)} sources")
+        from sacrebleu.metrics import BLEU
+
+        wanted = [target for _, target in work.test]
+        hits = [a.split() == b.split() for a, b in zip(output.texts, wanted, strict=True)]
+        return {
+            "validation_loss": output.validation_loss,
+            "token_accuracy": output.token_accuracy,
+            "length_accuracy": output.length_accuracy,
+            "exact_match": float(np.mean(hits)),
+            "bleu": float(BLEU().corpus_score(output.texts, [wanted]).score),
+            "passes": output.passes,
+        }
