@@ -32,8 +32,15 @@ def inputs(counts, heads, dim, dtype, seed=0):
 
 
 @pytest.mark.parametrize("counts", [(48,), (50,), (9,), (33, 18), (40, 7)], ids=str)
-@pytest.mark.parametrize(("heads", "dim", "group"), [(2, 16, 16), (1, 24, 21), (2, 8, 144)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    ("heads", "dim", "group", "dtype"),
+    [
+        (2, 16, 16, torch.float32),
+        (1, 24, 21, torch.float32),
+        (2, 8, 144, torch.float32),
+        (2, 16, 16, torch.float16),
+    ],
+)
 def test_the_kernel_is_attention_within_groups(counts, heads, dim, group, dtype):
     order, qkv = inputs(counts, heads, dim, dtype)
     slots = grouping.equal_groups(order, counts, group)

@@ -21,10 +21,15 @@ pytest.importorskip("triton")
 from methods.attention.ntk_attention import fused  # noqa: E402
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(
-    ("heads", "key_heads", "length", "dim"), [(2, 2, 64, 16), (4, 2, 77, 24), (1, 1, 130, 16)]
+    ("dtype", "heads", "key_heads", "length", "dim"),
+    [
+        (torch.float32, 1, 1, 64, 16),
+        (torch.float32, 2, 1, 77, 24),
+        (torch.float32, 1, 1, 130, 16),
+        (torch.float16, 2, 1, 77, 24),
+    ],
 )
 def test_the_kernel_against_float64(dtype, causal, heads, key_heads, length, dim):
     generator = torch.Generator().manual_seed(0)

@@ -20,10 +20,16 @@ from methods.attention.tensor_attention import kernel, polynomial  # noqa: E402
 
 
 @pytest.mark.parametrize(
-    ("heads", "key_heads", "n", "d", "order", "degree"),
-    [(2, 1, 70, 4, 3, 4), (1, 1, 64, 6, 3, 2), (2, 2, 37, 8, 2, 2), (1, 1, 20, 3, 4, 2), (1, 1, 9, 3, 3, 0)],
+    ("heads", "key_heads", "n", "d", "order", "degree", "dtype"),
+    [
+        (2, 1, 70, 4, 3, 4, torch.float32),
+        (1, 1, 64, 6, 3, 2, torch.float32),
+        (2, 2, 37, 8, 2, 2, torch.float32),
+        (2, 2, 37, 8, 2, 2, torch.bfloat16),
+        (1, 1, 20, 3, 4, 2, torch.float32),
+        (1, 1, 9, 3, 3, 0, torch.float32),
+    ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_kernels_give_the_sums_in_double_precision(heads, key_heads, n, d, order, degree, dtype):
     generator = torch.Generator().manual_seed(0)
 
