@@ -55,10 +55,11 @@ class ActiveLeZi(Forecaster):
             found = self._blend(context[1:])
         else:
             found = np.zeros(self.symbols)
-            for symbol, count in self.followers.get(context, {}).items():
+            followers = self.followers.get(context, Counter())
+            for symbol, count in followers.items():
                 found[symbol] = count / total
             if context:
-                found += (1 - found.sum()) * self._blend(context[1:])
+                found += (total - followers.total()) / total * self._blend(context[1:])
         self._blends[context] = found
         return found
 

@@ -51,7 +51,8 @@ def _graph(log: Weighted, share: float) -> _Graph:
         ends[number[trace[-1]]] += weight
         for a, b in pairwise(trace):
             edges[number[a], number[b]] += weight
-    strong = edges >= share * edges.max(axis=1, keepdims=True)
+    # The end counts as an edge too: what goes back from a usual last activity is rare beside it.
+    strong = edges >= share * np.maximum(edges.max(axis=1), ends)[:, None]
     return _Graph(
         activities,
         (edges > 0) & strong,

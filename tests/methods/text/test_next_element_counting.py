@@ -191,7 +191,7 @@ def test_akom_chooses_the_order_that_validates_best():
 
 
 @given(TRACES, TRACES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_active_lezi_is_a_distribution(train, test):
     p = ActiveLeZi(train, 5).forecasts(test)
     assert (p >= 0).all()
