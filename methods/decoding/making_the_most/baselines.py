@@ -95,7 +95,9 @@ class AutoregressiveTranslator(TranslationMethod):
 
     def run(self) -> list[list[int]]:
         """Write token by token."""
-        rows = greedy(self.model, self.source, self.source_mask, self.tokens, self.longest)
+        rows: list[list[int]] = []
+        for source, mask in self.groups:
+            rows += greedy(self.model, source, mask, self.tokens, self.longest)
         self.passes = min(self.longest, max(map(len, rows)) + 1)
         return rows
 

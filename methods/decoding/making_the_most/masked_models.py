@@ -38,8 +38,8 @@ class Recipe:
     heads: int = 4
     positions: int = 64
     """Most tokens of a text."""
-    steps: int = 600
-    batch: int = 48
+    steps: int = 500
+    batch: int = 32
     lr: float = 2e-3
     masked: float = 0.2
     """Share of the tokens that are predicted."""

@@ -32,9 +32,8 @@ class ReadingMethod(Method[ReadingWork, Reading]):
         base = load_base(work.model, device=self.context.device, directory=self.context.cache, dtype=work.dtype)
         seed = self.context.derive("reader")
         reader = Reader(base.model, mode, window, context, layer, seed).to(self.context.device)
-        # Rows of every reader have as many tokens, so that all see the same text.
-        span = work.windows * 16
-        windows = max(1, round(span / window)) if mode == "plain" and window > 16 else work.windows
+        # Rows of every reader have about as many tokens, so that all see as much text.
+        windows = max(1, round(work.span / window))
         content = {
             "base": base.digest, "mode": mode, "window": window, "context": context, "layer": layer, "only": only,
             "steps": work.steps, "batch": work.batch, "windows": windows, "lr": work.lr, "seed": seed,

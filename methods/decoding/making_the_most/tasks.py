@@ -303,7 +303,7 @@ class SegmentScoring(Task[SegmentWork, Nats]):
     """Of a model of transformers."""
 
     def load(self, seed: int) -> SegmentWork:
-        """One piece to tune on from the first half of each text, one to score from the second; their places depend on the seed.
+        """A piece to tune on from the first half of each text and one to score from the second, at places of the seed's.
 
         Raises:
             RequestError: a text is too short.
@@ -405,7 +405,7 @@ class ReadingWork:
     streams: int
     steps: int
     batch: int
-    windows: int
+    span: int
     lr: float
 
 
@@ -417,7 +417,7 @@ class ReadingWork:
         Metric(
             "training_memory", "B", "lower", "Peak of a training step above the weights; one window at a time."
         ),
-        Metric("inference_memory", "B", "lower", "Peak while a window is read, above the weights."),
+        Metric("inference_memory", "B", "lower", "Peak while windows are read.", True),
     ),
     repeats="adaptive",
     amount_unit="bytes",
@@ -442,8 +442,8 @@ class WindowReading(Task[ReadingWork, "Reading"]):
     """Of fine-tuning."""
     batch: PositiveInt = 32
     """Rows a step."""
-    windows: PositiveInt = 6
-    """B, windows of a row."""
+    span: PositiveInt = 96
+    """Tokens of a row: B w, where a reader has windows of w tokens; rounded to whole windows."""
     lr: PositiveFloat = 0.001
     """Peak learning rate."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -462,7 +462,7 @@ class WindowReading(Task[ReadingWork, "Reading"]):
         training = text if self.held_out_text else text[: self.held_out_from]
         return ReadingWork(
             self.model, self.dtype, training, rest[: self.bytes], self.streams,
-            self.steps, self.batch, self.windows, self.lr,
+            self.steps, self.batch, self.span, self.lr,
         )  # fmt: skip
 
     def amount(self, work: ReadingWork) -> float:
@@ -503,6 +503,7 @@ class TranslationWork:
     mlm: str
     training: list[Pair]
     test: list[Pair]
+    together: int
     steps: int
     batch: int
     lr: float
@@ -544,6 +545,8 @@ class PairTranslation(Task[TranslationWork, Translations]):
     """Training pairs (restored-text)."""
     test: PositiveInt = 64
     """Test pairs."""
+    together: PositiveInt = 64
+    """Test sources that are translated side by side; 1 measures the time of single sequences."""
     steps: NonNegativeInt = 150
     """Of training."""
     batch: PositiveInt = 32
@@ -559,7 +562,9 @@ class PairTranslation(Task[TranslationWork, Translations]):
             training, test = restoring_pairs(self.count, 0, False), restoring_pairs(self.test, seed, True)
         else:
             training, test = code_pairs("train"), code_pairs("test")[: self.test]
-        return TranslationWork(self.mlm, training, test, self.steps, self.batch, self.lr, self.longest)
+        return TranslationWork(
+            self.mlm, training, test, self.together, self.steps, self.batch, self.lr, self.longest
+        )
 
     def amount(self, work: TranslationWork) -> float:
         """Sequences to translate."""

@@ -70,7 +70,10 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
         self.model.eval()
         self.targets = [masked.tokens.encode(target)[: work.longest] for _, target in work.test]
         self.sources = [masked.tokens.encode(source)[: work.longest] for source, _ in work.test]
-        self.source, self.source_mask = padded(self.sources, masked.tokens.pad, device)
+        self.groups = [
+            padded(self.sources[first : first + work.together], masked.tokens.pad, device)
+            for first in range(0, len(self.sources), work.together)
+        ]
 
     def _batch(self, pairs: list[tuple[list[int], list[int]]]) -> Batch:
         device, pad = self.context.device, self.tokens.pad
@@ -99,10 +102,14 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
     def refined(self, passes: int, candidates: int, share: float, temperature: float) -> list[list[int]]:
         """Non-autoregressive outputs of the test sources; the noise is the same in each call."""
         self.passes = passes
-        return refine(
-            self.model, self.source, self.source_mask, self.plain, self.context.torch_generator("refinement"),
-            passes=passes, candidates=candidates, share=share, temperature=temperature, longest=self.longest,
-        )  # fmt: skip
+        generator = self.context.torch_generator("refinement")
+        rows: list[list[int]] = []
+        for source, mask in self.groups:
+            rows += refine(
+                self.model, source, mask, self.plain, generator, passes=passes, candidates=candidates,
+                share=share, temperature=temperature, longest=self.longest,
+            )  # fmt: skip
+        return rows
 
     def measure(self, output: list[list[int]]) -> Measurement:
         """The task's score, with the loss on the test pairs over evenly spread corruptions."""
