@@ -10,7 +10,7 @@ import numpy as np
 from methods.decoding.plansearch.chat import Chat
 from methods.decoding.plansearch.language import describe, same_ideas
 from methods.decoding.plansearch.problems import CodeProblem, mbpp_rows
-from methods.decoding.plansearch.rewriting import rewrite
+from methods.decoding.plansearch.rewriting import normalise, rewrite
 from methods.decoding.plansearch.scores import pair_diversity
 
 MOST = 25
@@ -79,14 +79,14 @@ class Embedding:
         self.threshold, self.accuracy = learn_threshold((one * two).sum(1), others.max(1))
 
     def vectors(self, programs: Sequence[str]) -> np.ndarray:
-        """Unit vectors, shape (programs, 384), of the first 256 tokens."""
+        """Unit vectors, shape (programs, 384), of the first 256 tokens of the programs without their names."""
         import torch
 
         from methods.common.sentence_encoder import pool, tokenize
 
-        found = []
+        bare, found = [normalise(code) for code in programs], []
         for start in range(0, len(programs), 64):
-            tokens, mask = (part.to(self.device) for part in tokenize(programs[start : start + 64], 256))
+            tokens, mask = (part.to(self.device) for part in tokenize(bare[start : start + 64], 256))
             with torch.inference_mode():
                 hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
                 found.append(pool(hidden, mask).cpu().numpy())

@@ -1,7 +1,8 @@
-"""Another way of writing the same Python program: other names, other spellings, the same steps.
+"""Another way of writing the same Python program, and a program without what is only wording.
 
-Pairs of a program and its rewriting have one idea by construction. They teach how alike two programs must be to count as
-one idea.
+Pairs of a program and its rewriting (other names, other spellings, the same steps) have one idea by construction. They
+teach how alike two programs must be to count as one idea. Names and docstrings say what a program is for, which all
+programs for a problem share, so that they are taken out before programs are compared.
 """
 
 from __future__ import annotations
@@ -23,18 +24,38 @@ def rewrite(source: str, seed: int) -> str:
     """A program that does the same in the same way, without comments.
 
     Variables, arguments and functions get other names; ``a += b`` of a name becomes ``a = a + b``; comparisons are turned
-    round; ``if`` with ``else`` has its branches exchanged. Names that it does not bind, attributes and imports stay.
+    round; ``if`` with ``else`` has its branches exchanged; what is returned is given a name first. Names that it does not
+    bind, attributes and imports stay.
 
     Raises:
         SyntaxError: it is not Python.
     """
     tree = ast.parse(source.replace("\r\n", "\n"))
-    return ast.unparse(ast.fix_missing_locations(_Rewriter(_renaming(tree, seed)).visit(tree)))
+    bound, taken = _names(tree)
+    stream = random.Random(seed)
+    fresh = [*NAMES, *(f"{name}_{number}" for number in range(2, 20) for name in NAMES)]
+    free = [name for name in fresh if name not in taken and name not in bound]
+    stream.shuffle(bound)
+    renaming = dict(zip(bound, free, strict=False))
+    spare = next(name for name in free[len(bound) :] if name)
+    return ast.unparse(ast.fix_missing_locations(_Respeller(renaming, spare).visit(tree)))
 
 
-def _renaming(tree: ast.Module, seed: int) -> dict[str, str]:
-    bound, taken = dict[str, None](), set(dir(builtins))
-    kept: set[str] = set()
+def normalise(source: str) -> str:
+    """A program with its names numbered, without docstrings and comments; what is not Python stays as it is."""
+    try:
+        tree = ast.parse(source.replace("\r\n", "\n"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return source
+    bound, taken = _names(tree)
+    numbered = (name for number in range(10**6) if (name := f"v{number}") not in taken)
+    renaming = dict(zip(bound, numbered, strict=False))
+    return ast.unparse(ast.fix_missing_locations(_Renamer(renaming).visit(tree)))
+
+
+def _names(tree: ast.Module) -> tuple[list[str], set[str]]:
+    """The names that may be changed, and those that must not be given to them."""
+    bound, taken, kept = dict[str, None](), set(dir(builtins)), set[str]()
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.arg(arg=name) | ast.Name(id=name, ctx=ast.Store()):
@@ -48,12 +69,10 @@ def _renaming(tree: ast.Module, seed: int) -> dict[str, str]:
             case ast.ClassDef(name=name, body=body):
                 # Methods and fields are reached as attributes, which stay.
                 kept |= {name, *(n for part in body for n in _own(part))}
-    stream = random.Random(seed)
-    pool = [*NAMES, *(f"{name}_{number}" for number in range(2, 20) for name in NAMES)]
-    fresh = iter([name for name in pool if name not in taken | set(bound) | kept])
+            case ast.ExceptHandler(name=str(name)):
+                kept.add(name)
     names = [name for name in bound if name not in kept and not name.startswith("__")]
-    stream.shuffle(names)
-    return dict(zip(names, fresh, strict=False))
+    return names, (taken | kept) - set(names)
 
 
 def _own(statement: ast.stmt) -> list[str]:
@@ -62,7 +81,7 @@ def _own(statement: ast.stmt) -> list[str]:
     return [n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
 
 
-class _Rewriter(ast.NodeTransformer):
+class _Renamer(ast.NodeTransformer):
     def __init__(self, renaming: dict[str, str]) -> None:
         self.renaming = renaming
 
@@ -90,9 +109,18 @@ class _Rewriter(ast.NodeTransformer):
         node.names = [self.renaming.get(name, name) for name in node.names]
         return node
 
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+
+class _Respeller(_Renamer):
+    def __init__(self, renaming: dict[str, str], spare: str) -> None:
+        super().__init__(renaming)
+        self.spare = spare
+
+    def visit_Return(self, node: ast.Return) -> ast.Return | list[ast.stmt]:
         self.generic_visit(node)
-        return node
+        if node.value is None or isinstance(node.value, ast.Name | ast.Constant):
+            return node
+        made = ast.Assign([ast.Name(self.spare, ast.Store())], node.value)
+        return [made, ast.Return(ast.Name(self.spare, ast.Load()))]
 
     def visit_AugAssign(self, node: ast.AugAssign) -> ast.stmt:
         self.generic_visit(node)

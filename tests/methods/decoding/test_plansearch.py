@@ -149,7 +149,7 @@ def ten(problem, node, count):
 
 
 def derived(problem, node, count):
-    return [f"{'&'.join(node)}/{number}" for number in range(count)]
+    return [f"{problem}:{'&'.join(node)}/{number}" for number in range(count)]
 
 
 @pytest.mark.parametrize(("count", "most", "expected"), [(10, 2, 56), (10, 1, 11), (10, 3, 176), (0, 2, 1)])
@@ -169,16 +169,16 @@ def test_tree_of_a_model_that_repeats_itself():
 
 
 def test_tree_of_a_model_that_always_finds_something_new():
-    ideas = StubIdeas(derived)
+    ideas = StubIdeas(lambda problem, node, count: derived(f"layer {len(ideas.asked)}", node, count))
     (nodes,) = grow(ideas, ["p"], Tree())
     assert len(nodes) == len(set(map(frozenset, nodes))) == 1 + 55 + 56 * 55
-    # A node of the second layer holds the strings of that layer only, all derived from one node.
-    first = [node for node in nodes if all(text.startswith("/") for text in node)]
-    second = [node for node in nodes if node not in first]
-    # The second layer asks again from the empty set, which here gives what the first gave.
-    assert len(first) == 56
+    # A node of the second layer holds the strings of that layer only, all derived from one node of the first.
+    layers = [[text.partition(":")[0] for text in node] for node in nodes]
+    assert [len(set(layer)) for layer in layers] == [0] + [1] * (len(nodes) - 1)
+    second = [node for node, layer in zip(nodes, layers, strict=True) if "layer 2" in layer]
+    assert len(second) == 56 * 55
     assert all(len({text.rpartition("/")[0] for text in node}) == 1 for node in second)
-    assert all(text.rpartition("/")[0] for node in second for text in node)
+    assert len({text.rpartition("/")[0] for node in second for text in node}) == 56
 
 
 @pytest.mark.parametrize(("layers", "nodes"), [(0, 1), (1, 4), (2, 4 + 3 * 3), (3, 4 + 3 * 3 + 9 * 3)])
@@ -331,11 +331,11 @@ def test_the_net_is_small_and_its_loss_is_what_it_says():
     for place in range(4):
         state, logits = net.step(state, context, before)
         before = programs[:, place]
-        spelled -= float(torch.log_softmax(logits, 1)[range(3), before].mean()) / 4
+        spelled -= float(torch.log_softmax(logits, 1)[range(3), before].detach().mean()) / 4
     p = torch.sigmoid(net.observe(z, plan))
     used = torch.tensor([[float(k in task.program) for k in range(KINDS)] for task in tasks])
-    entropy = -float((used * p.log() + (1 - used) * (1 - p).log()).mean())
-    assert float(loss(net, features(tasks), programs, plan, 4.0)) == pytest.approx(
+    entropy = -float((used * p.log() + (1 - used) * (1 - p).log()).detach().mean())
+    assert float(loss(net, features(tasks), programs, plan, 4.0).detach()) == pytest.approx(
         spelled + 4 * entropy, rel=1e-5
     )
 

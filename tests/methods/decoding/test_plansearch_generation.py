@@ -24,7 +24,7 @@ from methods.decoding.plansearch.chat import Chat, HuggingFaceChat
 from methods.decoding.plansearch.language import LanguageCoder, LanguageIdeas
 from methods.decoding.plansearch.method import PlanSearchPython
 from methods.decoding.plansearch.problems import CodeProblem
-from methods.decoding.plansearch.rewriting import rewrite
+from methods.decoding.plansearch.rewriting import normalise, rewrite
 from methods.decoding.plansearch.search import Grounds, Tree, grow, plan_search
 from methods.decoding.plansearch.tasks import PythonProblems, PythonWork
 from tests.conftest import needs_data
@@ -86,7 +86,7 @@ def test_any_reply_can_be_parsed(reply):
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ("First:\n```python\nx = 1\n```\nthen\n```python\nx = 2\n```\n```\noutput: 2 is it\n```", "x = 2"),
+        ("First:\n```python\nx = 1\n```\nthen\n```python\nx = 2\n```\n```\nthe output is 2\n```", "x = 2"),
         ("```python\ndef f(:\n```", "def f(:"),
         ("```python\ndef f():\n    return 1", "def f():\n    return 1"),
         ("def f():\n    return 1\n", "def f():\n    return 1"),
@@ -243,7 +243,7 @@ def test_every_search_with_a_scripted_model(scripted):
     }.items():
         found[name] = dict(run_once(method, Doubles(samples=20, k=20, time=10)).metrics)
     # Eight programs of the tree, the four from mended sketches are right; the first four come again.
-    assert found["plan"]["pass_at_1"] in {8 / 20, 9 / 20, 10 / 20, 11 / 20, 12 / 20}
+    assert 0.4 - 1e-9 < found["plan"]["pass_at_1"] < 0.6 + 1e-9
     assert found["plan"]["pass_at_20"] == 1
     assert found["plan"]["nodes"] == 4
     assert found["plan"]["unparsed"] == 0
@@ -467,6 +467,14 @@ def test_rewriting_keeps_what_a_program_does():
         assert old_space["area"](r, 2) == new_space[name](r, 2)
     with pytest.raises(SyntaxError):
         rewrite("def f(:", 0)
+
+
+def test_names_and_docstrings_are_no_ideas():
+    one = "def f(items):\n    'Add.'\n    total = 0\n    for x in items:  # all\n        total += x\n    return total"
+    two = "def g(xs):\n    s = 0\n    for y in xs:\n        s += y\n    return s\n"
+    assert normalise(one) == normalise(two) == normalise(normalise(one))
+    assert normalise("import re\nv0 = re.sub('a', 'b', x)") == "import re\nv0 = re.sub('a', 'b', x)"
+    assert normalise("def f(:") == "def f(:"
 
 
 def test_thresholds_part_what_can_be_parted():
