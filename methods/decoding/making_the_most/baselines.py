@@ -25,7 +25,8 @@ from methods.decoding.making_the_most.search import (
     sample,
 )
 from methods.decoding.making_the_most.segments import SegmentMethod
-from methods.decoding.making_the_most.tasks import (
+from methods.decoding.making_the_most.translation import TranslationMethod
+from methods.decoding.making_the_most.work import (
     ModeWork,
     Nats,
     NeuralModeWork,
@@ -34,7 +35,6 @@ from methods.decoding.making_the_most.tasks import (
     Strings,
     TranslationWork,
 )
-from methods.decoding.making_the_most.translation import TranslationMethod
 
 # --- A ---------------------------------------------------------------------------------------------
 

@@ -31,7 +31,8 @@ from methods.decoding.making_the_most.search import (
 )
 from methods.decoding.making_the_most.segments import SegmentMethod
 from methods.decoding.making_the_most.sentences import state_pairs
-from methods.decoding.making_the_most.tasks import (
+from methods.decoding.making_the_most.translation import TranslationMethod
+from methods.decoding.making_the_most.work import (
     ModeWork,
     Nats,
     NeuralModeWork,
@@ -40,7 +41,6 @@ from methods.decoding.making_the_most.tasks import (
     Strings,
     TranslationWork,
 )
-from methods.decoding.making_the_most.translation import TranslationMethod
 
 # --- A ---------------------------------------------------------------------------------------------
 

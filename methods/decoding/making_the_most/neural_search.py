@@ -10,7 +10,7 @@ from harness.method import Method
 from methods.decoding.making_the_most.neural import NeuralStepper
 from methods.decoding.making_the_most.search import Found
 from methods.decoding.making_the_most.states import PretrainedDecoder
-from methods.decoding.making_the_most.tasks import NeuralModeWork, Strings
+from methods.decoding.making_the_most.work import NeuralModeWork, Strings
 
 
 class NeuralSearch(Method[NeuralModeWork, Strings]):

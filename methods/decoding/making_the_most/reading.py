@@ -11,7 +11,7 @@ from harness.method import Method
 from methods.decoding.making_the_most.memory import peak_bytes
 from methods.decoding.making_the_most.models import load_base
 from methods.decoding.making_the_most.recurrence import Mode, Reader, finetune
-from methods.decoding.making_the_most.tasks import Reading, ReadingWork
+from methods.decoding.making_the_most.work import Reading, ReadingWork
 
 
 class ReadingMethod(Method[ReadingWork, Reading]):

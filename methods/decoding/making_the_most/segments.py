@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.method import Measurement, Method
 from methods.decoding.making_the_most.models import Base, load_base
-from methods.decoding.making_the_most.tasks import Nats, SegmentWork
+from methods.decoding.making_the_most.work import Nats, SegmentWork
 
 
 class SegmentMethod(Method[SegmentWork, Nats]):

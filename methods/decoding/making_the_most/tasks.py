@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,36 +23,25 @@ from methods.decoding.making_the_most.chain import (
     uniform_binary,
 )
 from methods.decoding.making_the_most.few_shot import Episodes, question_episodes, symbol_episodes
-from methods.decoding.making_the_most.pairs import Pair, code_pairs, restoring_pairs
-from methods.decoding.making_the_most.search import Found
+from methods.decoding.making_the_most.pairs import code_pairs, restoring_pairs
 from methods.decoding.making_the_most.sentences import (
     dictionary,
     dictionary_share,
     repeated,
     trigram_chain,
 )
-
-
-@dataclass
-class ModeWork:
-    """Lengths and beam widths to search with, and the language model.
-
-    Attributes:
-        lengths, beams: every pair of them is searched.
-        chain: the trigram model.
-        exact: log P of the exact mode of each length.
-        words: the dictionary.
-    """
-
-    lengths: tuple[int, ...]
-    beams: tuple[int, ...]
-    chain: Chain
-    exact: dict[int, float]
-    words: frozenset[str]
-
-
-Strings = dict[tuple[int, int], Found]
-"""The string found for each length and beam width."""
+from methods.decoding.making_the_most.work import (
+    ModeWork,
+    Nats,
+    NeuralModeWork,
+    Piece,
+    Reading,
+    ReadingWork,
+    SegmentWork,
+    Strings,
+    Translations,
+    TranslationWork,
+)
 
 
 @task(
@@ -173,17 +161,6 @@ class DegenerateThreshold(Task[Chain, float]):
         }
 
 
-@dataclass
-class NeuralModeWork:
-    """A causal model by its name, and what is asked of it."""
-
-    model: str
-    lengths: tuple[int, ...]
-    beams: tuple[int, ...]
-    prompt: str
-    dtype: str
-
-
 @task(
     "neural-mode-search",
     metrics=(
@@ -244,32 +221,6 @@ def repeated_tokens(string: tuple[int, ...], n: int) -> float:
     """Share of the n-grams of tokens that occurred before."""
     grams = [string[place : place + n] for place in range(len(string) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-@dataclass
-class Piece:
-    """Bytes of one domain: to tune on and to score, uint8 each."""
-
-    tuning: Tensor
-    scored: Tensor
-
-
-@dataclass
-class SegmentWork:
-    """A model by its name and text of three domains."""
-
-    model: str
-    dtype: str
-    streams: int
-    domains: dict[str, Piece]
-
-
-@dataclass
-class Nats:
-    """Total nats and bytes scored of each domain."""
-
-    nats: dict[str, float]
-    bytes: dict[str, int]
 
 
 @task(
@@ -394,21 +345,6 @@ class FewShotLabels(Task[Episodes, Tensor]):
         return {"accuracy": float((output.cpu() == torch.tensor(work.answers)).double().mean())}
 
 
-@dataclass
-class ReadingWork:
-    """A model by its name, text to fine-tune on and held-out text to read."""
-
-    model: str
-    dtype: str
-    training: Tensor
-    held_out: Tensor
-    streams: int
-    steps: int
-    batch: int
-    span: int
-    lr: float
-
-
 @task(
     "window-reading",
     metrics=(
@@ -423,7 +359,7 @@ class ReadingWork:
     amount_unit="bytes",
     data=("gutenberg-novels",),
 )
-class WindowReading(Task[ReadingWork, "Reading"]):
+class WindowReading(Task[ReadingWork, Reading]):
     """Fine-tune a pretrained decoder to read a text in windows, and read held-out text with it (`run` is the reading)."""
 
     model: str = "novel-bytes"
@@ -483,42 +419,6 @@ class WindowReading(Task[ReadingWork, "Reading"]):
             "training_memory": float(output.training_memory),
             "inference_memory": float(output.inference_memory),
         }
-
-
-@dataclass
-class Reading:
-    """What reading a text came to; see the metrics of `WindowReading`."""
-
-    nats: float
-    bytes: int
-    flops_per_token: float
-    training_memory: int
-    inference_memory: int
-
-
-@dataclass
-class TranslationWork:
-    """Pairs to learn from and to be tested on, and the masked language model."""
-
-    mlm: str
-    training: list[Pair]
-    test: list[Pair]
-    together: int
-    steps: int
-    batch: int
-    lr: float
-    longest: int
-
-
-@dataclass
-class Translations:
-    """What was written, and what the trained model's own losses on the test pairs are."""
-
-    texts: list[str]
-    validation_loss: float
-    token_accuracy: float
-    length_accuracy: float
-    passes: float
 
 
 @task(

@@ -22,7 +22,7 @@ from methods.decoding.making_the_most.denoising import (
 from methods.decoding.making_the_most.masked_models import load_masked
 from methods.decoding.making_the_most.pairs import padded
 from methods.decoding.making_the_most.seq2seq import Initial, Translator
-from methods.decoding.making_the_most.tasks import Translations, TranslationWork
+from methods.decoding.making_the_most.work import Translations, TranslationWork
 
 
 class TranslationMethod(Method[TranslationWork, list[list[int]]]):
