@@ -12,10 +12,12 @@ def within_page(values: np.ndarray) -> np.ndarray:
 
     The other candidates of the page are used, never their labels.
     """
+    if not len(values):
+        return np.zeros_like(values)
     spread = values.std(axis=0)
     centred = values - values.mean(axis=0)
     # A spread of the size of rounding errors is none.
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0, initial=0.0))
+    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0))
     return np.divide(centred, spread, out=np.zeros_like(centred), where=~flat)
 
 

@@ -166,6 +166,7 @@ def features(page: Page, *, common: bool = False) -> np.ndarray:
     A candidate that occurs several times has a feature of place if it has it anywhere.
     """
     places = places_in_blocks(page) if page.blocks else places_among(page.candidates)
+    names = COMMON if common else NAMES
     rows = []
     for code, where in zip(page.candidates, places, strict=True):
         row = looks(code, page.language)
@@ -179,5 +180,5 @@ def features(page: Page, *, common: bool = False) -> np.ndarray:
         row["accepted_only_whole"] = any(p.accepted and p.alone and p.whole for p in where)
         for rank in range(3):
             row[f"rank_{rank}"] = any(p.rank == rank for p in where)
-        rows.append([row[name] for name in (COMMON if common else NAMES)])
-    return np.array(rows, dtype=np.float64).reshape(len(rows), -1)
+        rows.append([row[name] for name in names])
+    return np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
