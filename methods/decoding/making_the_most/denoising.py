@@ -33,9 +33,12 @@ def corrupted(target: Tensor, alpha: Tensor, ids: Tensor, generator: torch.Gener
 
 
 def _drawn(logits: Tensor, generator: torch.Generator, temperature: float = 1.0) -> Tensor:
-    """One token per position from softmax(logits / temperature), by Gumbel's maximum; the noise is drawn on the CPU."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-9, 1 - 1e-7).to(logits.device)
-    return (logits.float() / temperature - (-uniform.log()).log()).argmax(-1)
+    """One token per position from softmax(logits / temperature), by inversion of one uniform number from the CPU."""
+    cumulated = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
+    uniform = torch.rand(logits.shape[:-1], generator=generator).to(logits.device)
+    place = torch.searchsorted(cumulated, (uniform * cumulated[..., -1])[..., None], right=True)[..., 0]
+    # The product can round up to the total; the last token of positive weight is where that is reached.
+    return torch.minimum(place, torch.searchsorted(cumulated, cumulated[..., -1:].contiguous())[..., 0])
 
 
 @dataclass(frozen=True)

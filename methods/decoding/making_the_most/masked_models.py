@@ -135,16 +135,15 @@ def _pretrained(name: str, device: str) -> Masked:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForMaskedLM.from_pretrained(name)
+        # Without dropout: models of our own have none either.
+        plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        model = AutoModelForMaskedLM.from_pretrained(name, **plain)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise MissingModel(f"the masked language model '{name}' cannot be loaded here: {reason}") from error
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if layers is None or not hasattr(layers[0], "attention"):
         raise MissingModel(f"'{name}' is not of BERT's shape: it has no encoder.layer[i].attention")
-    for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
     # RoBERTa's positions begin after the padding's.
     extra = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
     positions = model.config.max_position_embeddings - extra

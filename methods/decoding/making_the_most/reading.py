@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ class ReadingMethod(Method[ReadingWork, Reading]):
         content = {
             "base": base.digest, "mode": mode, "window": window, "context": context, "layer": layer, "only": only,
             "steps": work.steps, "batch": work.batch, "windows": windows, "lr": work.lr, "seed": seed,
-            "text": len(work.training), "version": 1,
+            "text": hashlib.sha256(work.training.numpy().tobytes()).hexdigest(), "version": 1,
         }  # fmt: skip
 
         def make(path: Path) -> None:

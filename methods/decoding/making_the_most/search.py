@@ -185,12 +185,11 @@ def beam_search(
 def _most_probable(total: FloatArray, top: int, end: int) -> IntArray:
     """The `top` best tokens of each row, and the end in any case: int64, shape (rows, at most top + 1)."""
     rows, vocabulary = total.shape
-    if top >= vocabulary:
+    if top >= vocabulary - 1:
         return np.broadcast_to(np.arange(vocabulary), (rows, vocabulary))
-    inner = total.copy()
-    inner[:, end] = -np.inf
-    chosen = np.argpartition(-inner, min(top, vocabulary - 1), axis=1)[:, :top]
-    chosen[chosen == end] = 0 if end else 1  # only where there are fewer tokens than `top`
+    inner = np.delete(total, end, axis=1)
+    chosen = np.argpartition(-inner, top - 1, axis=1)[:, :top]
+    chosen += chosen >= end
     return np.concatenate([chosen, np.full((rows, 1), end)], axis=1)
 
 
