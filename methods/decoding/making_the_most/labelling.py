@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.method import Method
 from methods.decoding.making_the_most.few_shot import Episodes, Learner, learner
 from methods.decoding.making_the_most.hidden_state import Update, adapted
-from methods.decoding.making_the_most.models import load_base
+from methods.decoding.making_the_most.models import Base, load_base
 from methods.decoding.making_the_most.states import CausalModel, slots
 
 
@@ -20,24 +20,21 @@ class Labeller(Method[Episodes, Tensor]):
     def build(self, work: Episodes) -> None:
         """Load the model, frozen, and encode the prompts."""
         task: Any = self.task
-        self.pad = 0
+        device, cache = self.context.device, self.context.cache
         if task.source == "symbols":
             recipe = Learner(task.symbols, task.labels, task.demonstrations)
-            self.model: CausalModel = learner(recipe, device=self.context.device, directory=self.context.cache)
-
-            def ids(x: Any) -> list[int]:
-                return [x]
+            self.model: CausalModel = learner(recipe, device=device, directory=cache)
+            self.base: Base | None = None
         else:
-            base = load_base(task.model, device=self.context.device, directory=self.context.cache)
-            self.model = base.model
-
-            def ids(x: Any) -> list[int]:
-                return base.encode(torch.frombuffer(bytearray(x.encode()), dtype=torch.uint8)).tolist()
-
+            self.base = load_base(task.model, device=device, directory=cache)
+            self.model = self.base.model
+        ids = self._ids
         for parameter in self.model.parameters():
             parameter.requires_grad_(False)
-        between = [] if task.source == "symbols" else ids("\n\n")
-        self.prompts, self.at_labels, self.tails = [], [], []
+        between = [] if self.base is None else ids("\n\n")
+        self.prompts: list[list[int]] = []
+        self.at_labels: list[list[float]] = []
+        self.tails: list[list[tuple[list[int], list[int]]]] = []
         for shown, query, candidates in zip(work.prompts, work.queries, work.candidates, strict=True):
             prompt: list[int] = []
             weights: list[float] = []
@@ -49,6 +46,13 @@ class Labeller(Method[Episodes, Tensor]):
             self.at_labels.append(weights[1:])
             asked = ids(query)
             self.tails.append([(asked, ids(candidate)) for candidate in candidates])
+
+    def _ids(self, x: Any) -> list[int]:
+        """Tokens of a symbol or of a text."""
+        if self.base is None:
+            return [x]
+        ids: list[int] = self.base.encode(torch.frombuffer(bytearray(x.encode()), dtype=torch.uint8)).tolist()
+        return ids
 
     def label(self, update: Update | None, steps: int, everywhere: bool, batch: int = 128) -> Tensor:
         """The most probable candidate of each episode: int64, shape (episodes,).

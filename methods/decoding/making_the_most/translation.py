@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
         rows = [pair for pair in encoded if max(map(len, pair)) <= work.longest and min(map(len, pair)) > 0]
         content = {
             "mlm": masked.digest, "initial": initial, "autoregressive": autoregressive, "steps": work.steps,
-            "batch": work.batch, "lr": work.lr, "longest": work.longest, "seed": seed, "pairs": len(rows),
+            "batch": work.batch, "lr": work.lr, "longest": work.longest, "seed": seed, "pairs": hashlib.sha256(repr(rows).encode()).hexdigest(),
             "version": 1,
         }  # fmt: skip
 
@@ -111,6 +112,17 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
             )  # fmt: skip
         return rows
 
+    def _validation(self, pairs: list[tuple[list[int], list[int]]], alpha: Tensor) -> float:
+        """Loss per token of the test pairs, a batch at a time."""
+        generator = self.context.torch_generator("validation")
+        total, count = 0.0, 0
+        for first in range(0, len(pairs), self.work.batch):
+            some = pairs[first : first + self.work.batch]
+            loss, _ = self._loss(self._batch(some), generator, alpha[first : first + len(some)])
+            size = sum(len(target) for _, target in some)
+            total, count = total + float(loss) * size, count + size
+        return total / count
+
     def measure(self, output: list[list[int]]) -> Measurement:
         """The task's score, with the loss on the test pairs over evenly spread corruptions."""
         pairs = list(zip(self.sources, self.targets, strict=True))
@@ -118,13 +130,13 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
         random.Random(0).shuffle(order)
         alpha = torch.tensor([(place + 0.5) / len(pairs) for place in order])
         with torch.no_grad():
-            loss, _ = self._loss(self._batch(pairs), self.context.torch_generator("validation"), alpha)
+            loss = self._validation(pairs, alpha)
         hits = sum(
             a == b for x, y in zip(output, self.targets, strict=True) for a, b in zip(x, y, strict=False)
         )
         texts = [self.tokens.decode(row) for row in output]
         lengths = sum(len(x) == len(y) for x, y in zip(output, self.targets, strict=True))
         translations = Translations(
-            texts, float(loss), hits / sum(map(len, self.targets)), lengths / len(pairs), float(self.passes)
+            texts, loss, hits / sum(map(len, self.targets)), lengths / len(pairs), float(self.passes)
         )
         return as_measurement(self.task.score(self.work, translations))

@@ -13,9 +13,10 @@ from torch import Tensor
 from harness.errors import RequestError
 from harness.seeding import rng
 from harness.testing import run_once
+from methods.decoding.making_the_most import labelling
 from methods.decoding.making_the_most.baselines import DynamicEvaluation, PlainPrompt
 from methods.decoding.making_the_most.dynamic_evaluation import dynamic_evaluation
-from methods.decoding.making_the_most.few_shot import Learner, learner, question_episodes, symbol_map
+from methods.decoding.making_the_most.few_shot import Learner, question_episodes, symbol_map
 from methods.decoding.making_the_most.hidden_state import Slots, Update, adapted, score
 from methods.decoding.making_the_most.memory import peak_bytes
 from methods.decoding.making_the_most.method import HiddenStateOptimisation, OptimisedPrompt, RecurrentWindows
@@ -90,26 +91,23 @@ def test_with_its_vector_masked_out_the_recurrence_is_the_base_model(kind: str) 
 def test_gradients_cross_windows_with_recurrence_only(kind: str) -> None:
     """The loss of window 2 depends on the embeddings of window 1 through r, and not at all without (check 1)."""
     model, x = model_of(kind), tokens(2, 9)
-    x[:, :4] %= 10  # tokens of the first window alone
-    x[:, 4:] = x[:, 4:] % 40 + 10
-    embedding = model.token.weight if isinstance(model, Decoder) else model.model.get_input_embeddings().weight
+    original, seen = model.embed, []
+
+    def embed(ids: Tensor) -> Tensor:
+        seen.append(original(ids).detach().requires_grad_())
+        return seen[-1]
+
+    model.embed = embed  # type: ignore[method-assign]
     modes: list[Any] = ["plain", "recurrence", "cache"] if model.positions is None else ["plain", "recurrence"]
     for mode in modes:
+        seen.clear()
         reader = Reader(model, mode, 4, 4 if mode == "cache" else 0)
+        reader.checkpointing = False
         if reader.f is not None:  # away from its zero start, where r does not move
             torch.nn.init.normal_(reader.f.down.weight)
         second = reader.windows(x)[1].sum()
-        # A tied output layer has a gradient in every row; the logits of the first tokens are taken out of the loss.
-        found = torch.autograd.grad(second, embedding, retain_graph=True)[0][:10]
-        if kind == "gpt2":
-            without = Reader(model, "plain", 4).windows(x)[1].sum()
-            if mode == "plain":
-                torch.testing.assert_close(found, torch.autograd.grad(without, embedding)[0][:10])
-                continue
-            reference = torch.autograd.grad(without, embedding)[0][:10]
-            assert not torch.allclose(found, reference, atol=1e-6)
-            continue
-        assert (found != 0).any() == (mode == "recurrence"), mode
+        found = torch.autograd.grad(second, seen[0], allow_unused=True)[0]
+        assert (found is not None and bool((found != 0).any())) == (mode == "recurrence"), mode
 
 
 def test_checkpointing_keeps_one_window_and_the_gradients() -> None:
@@ -187,7 +185,7 @@ def test_flops_are_those_of_torch() -> None:
     # torch counts attention over the whole square, this project over what is seen.
     square = 4 * 16 * 2 * (144 - 12 * 13 / 2)
     assert Reader(model, "plain", 12).flops_per_token() * 12 == pytest.approx(
-        counter.get_total_flops() - square, rel=0.05
+        counter.get_total_flops() - square, rel=0.1
     )
 
 
@@ -370,20 +368,12 @@ def test_maps_show_the_query_once() -> None:
         symbol_map(1, 1, 4, 12, rng(0, "maps"), once=True)
 
 
-def test_methods_of_few_shot_labels(tmp_path: Any) -> None:
-    """An untrained learner guesses; optimised prompts run; the wrong model is refused."""
-    learner(Learner(4, 2, 5, steps=1), directory=tmp_path)  # only that training runs
+def test_methods_of_few_shot_labels(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hardly trained learner guesses; optimised prompts run; the wrong model is refused."""
+    monkeypatch.setattr(labelling, "Learner", lambda *sizes: Learner(*sizes, steps=1))
     task = FewShotLabels(episodes=20, symbols=4, labels=2, demonstrations=5)
-    import methods.decoding.making_the_most.labelling as labelling
-
-    original = labelling.Learner
-    labelling.Learner = lambda *sizes: original(*sizes, steps=1)  # type: ignore[assignment, misc]
-    try:
-        for method in (PlainPrompt(), OptimisedPrompt(steps=1), OptimisedPrompt(steps=1, everywhere=True)):
-            accuracy = run_once(method, task, cache=tmp_path).metrics["accuracy"]
-            assert 0 <= accuracy <= 1
-    finally:
-        labelling.Learner = original  # type: ignore[misc]
+    for method in (PlainPrompt(), OptimisedPrompt(steps=1), OptimisedPrompt(steps=1, everywhere=True)):
+        assert 0 <= run_once(method, task, cache=tmp_path).metrics["accuracy"] <= 1
     with pytest.raises(RequestError, match="questions need a model"):
         FewShotLabels(source="mmlu-subset").load(0)
 
