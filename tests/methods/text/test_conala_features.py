@@ -54,6 +54,13 @@ def test_training_pairs_leave_the_evaluated_questions_out():
     assert len(pages.annotated_pairs(())) == 2063
 
 
+def test_the_mined_corpus_leaves_the_evaluated_questions_out(monkeypatch):
+    rows = [{"question_id": n, "intent": f"do {n}", "snippet": f"f({n})"} for n in range(5)]
+    monkeypatch.setattr(pages.data, "table", lambda *_: rows)
+    evaluated = [_page(language="python")]
+    assert pages.mined_pairs(evaluated, 3) == [("do 0", "f(0)"), ("do 2", "f(2)"), ("do 3", "f(3)")]
+
+
 @needs_data("java-cs-translation")
 def test_names_of_java_methods():
     pairs = pages.java_name_pairs()
