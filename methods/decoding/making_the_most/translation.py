@@ -49,9 +49,10 @@ class TranslationMethod(Method[TranslationWork, list[list[int]]]):
         self.model = Translator(masked.model, initial, autoregressive=autoregressive, seed=seed).to(device)
         encoded = [(masked.tokens.encode(a), masked.tokens.encode(b)) for a, b in work.training]
         rows = [pair for pair in encoded if max(map(len, pair)) <= work.longest and min(map(len, pair)) > 0]
+        digest = hashlib.sha256(repr(rows).encode()).hexdigest()
         content = {
             "mlm": masked.digest, "initial": initial, "autoregressive": autoregressive, "steps": work.steps,
-            "batch": work.batch, "lr": work.lr, "longest": work.longest, "seed": seed, "pairs": hashlib.sha256(repr(rows).encode()).hexdigest(),
+            "batch": work.batch, "lr": work.lr, "longest": work.longest, "seed": seed, "pairs": digest,
             "version": 1,
         }  # fmt: skip
 
