@@ -15,7 +15,7 @@ ENOUGH = 3
 
 
 class Judge:
-    """Character 1-3-gram tf-idf and logistic regression.
+    """Character 1-3-gram tf-idf (of those in at least two documents) and logistic regression.
 
     Args:
         documents: texts by domain. Of each domain a quarter is kept back for `accuracy`.
@@ -28,7 +28,7 @@ class Judge:
 
         learnt = [(text, name) for name, texts in documents.items() for text in texts[len(texts) // 4 :]]
         kept = [(text, name) for name, texts in documents.items() for text in texts[: len(texts) // 4]]
-        self._words = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False)
+        self._words = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, min_df=2)
         self._pipeline: Any = make_pipeline(self._words, LogisticRegression(max_iter=1000))
         self._pipeline.fit(*map(list, zip(*learnt, strict=True)))
         texts, names = map(list, zip(*kept, strict=True))

@@ -129,6 +129,8 @@ class Mixture:
     """DP-SGD: learning rate."""
     private_optimizer: Literal["sgd", "adamw"] = "sgd"
     """DP-SGD: what is done with a private gradient."""
+    judged: PositiveInt = 200
+    """Documents of each domain for the judge, which learns three quarters of them and is tried on the rest."""
 
     def problem(self, seed: int) -> Problem:
         """Documents and recipe for a seed. p_0 is the same for every seed.
@@ -149,7 +151,7 @@ class Mixture:
         }
         everything = (ENGLISH, *([DIGESTS] if self.digest_every else []), *self.novel)
         judging = {
-            name: domains.draw(name, JUDGED, length, "judging", rng(seed, "judging", name))
+            name: domains.draw(name, self.judged, length, "judging", rng(seed, "judging", name))
             for name in everything
         }
         stream = rng(seed, "held out")
@@ -183,5 +185,5 @@ class Mixture:
             )
 
 
-JUDGED, HELD_OUT = 200, 40
-"""Documents of each domain that the judge gets, and familiar documents held out."""
+HELD_OUT = 40
+"""Familiar documents held out."""
