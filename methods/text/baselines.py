@@ -18,7 +18,9 @@ from methods.text.tasks import Texts
 _AFTER_MARK = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
-@method("regex-splitter", task=("sentence-boundaries", "held-out-sentence-boundaries"))
+@method(
+    "regex-splitter", task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries")
+)
 class RegexSplitter(Method[Texts, list[Sentences]]):
     """A break wherever ``. ! ?``, white space and a capital letter meet."""
 
@@ -41,7 +43,7 @@ class RegexSplitter(Method[Texts, list[Sentences]]):
 
 @method(
     "nltk-punkt",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("nltk>=3.9",),
 )
 class NltkPunkt(Method[Texts, list[Sentences]]):
@@ -116,7 +118,7 @@ class NltkPunkt(Method[Texts, list[Sentences]]):
 
 @method(
     "pysbd",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("pysbd>=0.3.4",),
 )
 class PySbd(Method[Texts, list[Sentences]]):
@@ -140,7 +142,7 @@ class PySbd(Method[Texts, list[Sentences]]):
 
 @method(
     "spacy-sentencizer",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("spacy>=3.8",),
 )
 class SpacySentencizer(Method[Texts, list[Sentences]]):
@@ -166,7 +168,7 @@ class SpacySentencizer(Method[Texts, list[Sentences]]):
 
 @method(
     "sentencex",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("sentencex>=1.0",),
 )
 class Sentencex(Method[Texts, list[Sentences]]):
@@ -186,7 +188,7 @@ class Sentencex(Method[Texts, list[Sentences]]):
 
 @method(
     "blingfire",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("blingfire>=0.1.8",),
 )
 class BlingFire(Method[Texts, list[Sentences]]):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from harness import data
 from harness.seeding import rng
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Span = tuple[int, int]
 """Character offsets of a sentence: start, and end exclusive."""
@@ -63,6 +67,47 @@ def web_treebank() -> list[Document]:
     """
     lines = _lines(data.text("ud-english-ewt-sentences", "test.jsonl.gz"))
     return [assemble(json.loads(line)["paragraphs"]) for line in lines]
+
+
+def treebank_sentences(part: Literal["test", "dev"]) -> list[list[str]]:
+    """The sentences of each document of UD English-EWT.
+
+    Raises:
+        MissingData: there is no folder ``ud-english-ewt-sentences``.
+    """
+    records = [json.loads(line) for line in _lines(data.text("ud-english-ewt-sentences", f"{part}.jsonl.gz"))]
+    return [[sentence for paragraph in r["paragraphs"] for sentence in paragraph] for r in records]
+
+
+def outermost_sentences(document: Document) -> list[str]:
+    """The sentences of a document that lie in no other one, each with single blanks for its white space."""
+    found: list[str] = []
+    reach = -1
+    for start, end in sorted(document.spans, key=lambda span: (span[0], -span[1])):
+        if end > reach:
+            if sentence := " ".join(document.text[max(start, reach) : end].split()):
+                found.append(sentence)
+            reach = end
+    return found
+
+
+def sample(documents: Sequence[Sequence[str]], most: int, draw: np.random.Generator) -> list[list[str]]:
+    """About equally many neighbouring sentences of each document, at random places; all of them where `most` is 0.
+
+    The first documents that are short leave more to the later ones; in all there are `most` sentences if there
+    are as many.
+    """
+    if not most:
+        return [list(document) for document in documents]
+    order = sorted(range(len(documents)), key=lambda i: len(documents[i]))
+    taken: dict[int, list[str]] = {}
+    left = most
+    for rank, i in enumerate(order):
+        size = min(len(documents[i]), -(-left // (len(order) - rank)))
+        start = int(draw.integers(len(documents[i]) - size + 1))
+        taken[i] = list(documents[i][start : start + size])
+        left -= size
+    return [taken[i] for i in range(len(documents)) if taken[i]]
 
 
 def assemble(paragraphs: Sequence[Sequence[str]]) -> Document:

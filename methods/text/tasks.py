@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.method import Metric, Task, task
+from harness.seeding import rng
 from harness.types import NonNegativeInt, PositiveInt
-from methods.text import sentence_data
+from methods.text import marks, sentence_data, sentence_views
 from methods.text.sentence_data import Document
 from methods.text.sentence_score import Sentences, scores
+from methods.text.sentence_views import Thresholded, Views, views
 
 
 @dataclass(frozen=True)
@@ -146,3 +148,82 @@ class HeldOutSentenceBoundaries(SentenceBoundaries):
         if not held_out:
             raise ValueError(f"fold {self.fold} is empty: the corpus has {len(documents)} documents")
         return Texts(tuple(self._multiplied(held_out)), tuple(rest))
+
+
+@task(
+    "robust-sentence-boundaries",
+    repeats="once",
+    amount_unit="characters",
+    data=("ud-english-ewt-sentences", "legal-sbd"),
+    metrics=(
+        Metric("f1_clean", doc="F1 of sentence ends in text as written, at the splitter's own threshold."),
+        Metric("f1_corrupted", doc="The same in lower-case text without punctuation."),
+        Metric("f1_short", doc="The same inside short inputs of a few sentences each."),
+        Metric("f1_clean_tuned", doc="F1 in text as written, threshold tuned on labelled sentences."),
+        Metric(
+            "f1_corrupted_tuned", doc="F1 in corrupted text, threshold tuned on corrupted labelled sentences."
+        ),
+        Metric("f1_short_tuned", doc="F1 inside short inputs, threshold tuned on such inputs."),
+        Metric("f1_corrupted_clean_threshold", doc="F1 in corrupted text, threshold tuned on text as written."),
+        Metric("exact_short", doc="Short inputs split exactly right, at the splitter's own threshold."),
+        Metric("exact_short_tuned", doc="Short inputs split exactly right, threshold tuned."),
+        Metric("threshold_clean", better="neither", doc="The threshold tuned on text as written."),
+        Metric("threshold_corrupted", better="neither", doc="The threshold tuned on corrupted text."),
+    ),
+)
+class RobustSentenceBoundaries(Task[Views, list[Sentences] | Thresholded]):
+    """Find sentence ends in text as written, without punctuation and case, and in inputs of a few sentences.
+
+    The sentences of a test set are joined by blanks to one text. A boundary is the offset behind a sentence's last
+    character; that of the whole text counts for nobody. A splitter returns sentences, or probabilities with its own
+    threshold: then F1 is reported at that threshold and at the one that is best on the labelled sentences.
+    """
+
+    corpus: Literal["ewt", "legal", "opinions"] = "ewt"
+    """The sentences: UD English-EWT, its test part, with labelled ones from its development part; legal decisions, every
+    third document, with labelled ones from the other eight; or made-up opinions, likewise (no data needed)."""
+    sentences: NonNegativeInt = 0
+    """Test sentences, the first ones; 0 for all."""
+    labelled: NonNegativeInt = 0
+    """Labelled sentences that thresholds are tuned on and a method may learn from; drawn by the seed; 0 for all."""
+    k: PositiveInt = 2
+    """Sentences of a short input, neighbours of one document."""
+
+    def load(self, seed: int) -> Views:
+        """The test sentences, the same for every seed, and the labelled ones."""
+        test, other = self._parts()
+        if self.sentences:
+            test = _first(test, self.sentences)
+        labelled = sentence_data.sample(other, self.labelled, rng(seed, "labelled sentences"))
+        return Views(
+            views(test, marks.corrupt, self.k),
+            views(labelled, marks.corrupt, self.k),
+            tuple(tuple(run) for run in labelled),
+        )
+
+    def _parts(self) -> tuple[list[list[str]], list[list[str]]]:
+        if self.corpus == "ewt":
+            return sentence_data.treebank_sentences("test"), sentence_data.treebank_sentences("dev")
+        legal = self.corpus == "legal"
+        documents = sentence_data.legal(*sentence_data.LEGAL) if legal else sentence_data.opinions()
+        runs = [sentence_data.outermost_sentences(d) for d in documents]
+        return runs[::3], [run for i, run in enumerate(runs) if i % 3]
+
+    def score(self, work: Views, output: list[Sentences] | Thresholded) -> dict[str, float]:
+        """The figures of `sentence_views.scores`."""
+        return sentence_views.scores(work, output)
+
+    def amount(self, work: Views) -> float:
+        """Characters of the test texts."""
+        return float(sum(map(len, work.texts)))
+
+
+def _first(runs: list[list[str]], most: int) -> list[list[str]]:
+    """The first `most` sentences."""
+    kept: list[list[str]] = []
+    for run in runs:
+        kept.append(run[:most])
+        most -= len(kept[-1])
+        if not most:
+            break
+    return kept

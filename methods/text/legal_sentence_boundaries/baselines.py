@@ -51,7 +51,7 @@ class NupunktModel:
 
 @method(
     "nupunkt",
-    task=("sentence-boundaries", "held-out-sentence-boundaries"),
+    task=("sentence-boundaries", "held-out-sentence-boundaries", "robust-sentence-boundaries"),
     packages=("nupunkt>=0.5.1,<0.6",),
 )
 class Nupunkt(Method[Texts, list[Sentences]]):
