@@ -36,11 +36,13 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Scores, shape (words,), from shape (words, width)."""
-        return self.last(F.relu(self.first(pooled))).squeeze(-1)
+        return self.last(F.relu(self.first(pooled.to(self.first.weight.dtype)))).squeeze(-1)
 
 
 class _Stacked(nn.Module):
     """Pictures with the perturbed word above the clean one, each character in a cell of 16 x 16 pixels."""
+
+    head: Head
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -55,9 +57,9 @@ class _Stacked(nn.Module):
         )
 
     def picture(self, cells: Tensor) -> Tensor:
-        """1 = ink: float32, shape (words, 1, 32, 16 * length)."""
+        """1 = ink, in the dtype of the weights: shape (words, 1, 32, 16 * length)."""
         ink = self.ink[cells].permute(0, 1, 3, 2, 4)  # words, row of text, row of pixels, cell, column
-        return ink.reshape(len(cells), 1, 2 * glyphs.SIDE, -1).float()
+        return ink.reshape(len(cells), 1, 2 * glyphs.SIDE, -1).to(self.head.first.weight.dtype)
 
 
 class GlyphCnn(_Stacked):

@@ -86,9 +86,15 @@ def train(
         seed: of the weights and the order of the pairs.
         device: torch device.
     """
-    with torch.random.fork_rng(devices=[]):
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # weights, and dropout where a pretrained encoder has some
         torch.manual_seed(seeding.derive(seed, "legibility", "weights"))
-        network = build().to(device)
+        return _train(build().to(device), training, validation, recipe, seed, device)
+
+
+def _train(
+    network: nn.Module, training: Pairs, validation: Pairs, recipe: Recipe, seed: int, device: str
+) -> Trained:
     order = seeding.torch_generator(seed, "legibility", "order")
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=0.0)
     best, kept, curve, steps, waiting = -1.0, None, [], 0, 0

@@ -430,7 +430,7 @@ def test_scoring_a_batch() -> None:
     from methods.text.legibility.networks import multiply_adds
 
     task = LegibilityScoring(pairs=3)
-    for method in (VisionScoring(), VisionScoring(encoder="small-vit"), TextScoring()):
+    for method in (VisionScoring(), VisionScoring(encoder="small-vit", precision="bfloat16"), TextScoring()):
         assert run_once(method, task).metrics == {"scored": 3.0}
     assert multiply_adds(768, 12, 577, 768) == pytest.approx(55.5e9, rel=1e-3)
 
