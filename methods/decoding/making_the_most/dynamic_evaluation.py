@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.attention
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,7 +31,9 @@ def dynamic_evaluation(model: CausalModel, tokens: Tensor, *, segment: int, cach
             key: value.detach().expand(len(tokens), *value.shape) for key, value in model.named_parameters()
         }
         step = torch.func.vmap(lambda w, x, p: _step(model, w, x, p, cache, eta), in_dims=(0, 0, 0))
-        return _walk(step, weights, tokens[:, None], segment)[:, 0]
+        # Only attention written out in matrix products can be mapped.
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return _walk(step, weights, tokens[:, None], segment)[:, 0]
     rows = []
     for row in tokens:
         own = {key: value.detach() for key, value in model.named_parameters()}

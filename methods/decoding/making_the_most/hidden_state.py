@@ -85,7 +85,9 @@ class Slots:
                 if update.rule == "sgd":
                     here.append((x - update.eta * g, m, v))
                     continue
-                m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+                # Slots that are left alone keep their moments as well.
+                m = torch.where(mask[:, None], b1 * m + (1 - b1) * g, m)
+                v = torch.where(mask[:, None], b2 * v + (1 - b2) * g * g, v)
                 step = (m / (1 - b1**count)) / ((v / (1 - b2**count)).sqrt() + update.epsilon)
                 here.append((x - update.eta * step * mask[:, None], m, v))
             (k, mk, vk), (w, mw, vw) = here
