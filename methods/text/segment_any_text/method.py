@@ -114,6 +114,12 @@ class LoraAdaptation(Learning, Pretraining, Segmenting):
     start: Literal["pretrained", "untrained"] = "pretrained"
     """What is adapted: the base model, or one of its shape with random weights, as an ablation."""
 
+    def __post_init__(self) -> None:
+        if self.checkpoint and self.start == "untrained":
+            raise ValueError(
+                "a checkpoint is adapted as it is: start is 'untrained' for models trained here only"
+            )
+
     def build(self, work: Views) -> tuple[Subwords, TokenClassifier, float]:
         """The adapted model with one logit."""
         make = self.model_of if self.start == "pretrained" else self.untrained

@@ -106,7 +106,8 @@ def test_beside_other_splitters(cache):
 @pytest.mark.parametrize("texts", [0, 5])
 def test_latency(texts, cache):
     task = SegmentationLatency(corpus="opinions", characters=600, short_texts=texts)
-    small = {"layers": 1, "hidden": 32, "heads": 2, "window": 64, "stride": 32}
+    precision = "bfloat16" if texts else "float32"
+    small = {"layers": 1, "hidden": 32, "heads": 2, "window": 64, "stride": 32, "precision": precision}
     ours = run_once(SubwordSegmenter(**small, subwords="trained"), task, cache=cache).metrics
     theirs = run_once(baselines.CanineSegmenter(**small), task).metrics
     assert ours["characters"] == theirs["characters"]
