@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -36,8 +38,24 @@ def sentences(text: str) -> tuple[str, ...]:
 
 def dictionary(text: str, least: int = 5) -> frozenset[str]:
     """The words that occur at least `least` times in a text, a stand-in for a dictionary of its language."""
-    words, counts = np.unique(" ".join(sentences(text)).split(), return_counts=True)
-    return frozenset(words[counts >= least].tolist())
+    counts = Counter(word for sentence in sentences(text) for word in sentence.split())
+    return frozenset(word for word, count in counts.items() if count >= least)
+
+
+def triples(rows: Sequence[str]) -> np.ndarray:
+    """How often each symbol, or the end, follows two others, starts among them: float64, shape (28, 28, 28)."""
+    v = len(SYMBOLS)
+    # Two starts in front of each row and an end behind it, all with the code v; rows are counted in one go.
+    mark = chr(ord("a") + 26)
+    raw = np.frombuffer("".join(f"{mark}{mark}{row}{mark}" for row in rows).encode(), np.uint8).astype(np.int64)
+    codes = np.where(raw == ord(" "), 26, np.where(raw == ord(mark), v, raw - ord("a")))
+    # What would follow into the starts of the next row is no triple.
+    begins = np.cumsum([0, *(len(row) + 3 for row in rows[:-1])])
+    inside = np.ones(len(codes), bool)
+    inside[begins] = inside[begins + 1] = False
+    last = np.flatnonzero(inside)
+    flat = (codes[last - 2] * (v + 1) + codes[last - 1]) * (v + 1) + codes[last]
+    return np.bincount(flat, minlength=(v + 1) ** 3).reshape((v + 1,) * 3).astype(float)
 
 
 @cache
@@ -55,17 +73,9 @@ def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain
     Raises:
         MissingData: the text is not here.
     """
-    letters = {symbol: code for code, symbol in enumerate(SYMBOLS)}
     v = len(SYMBOLS)  # the end; as a context this code is the start
     kept = sentences(text)
-    rows = [
-        *([letters[symbol] for symbol in sentence] for sentence in kept),
-        *([[]] * round(empty * len(kept))),
-    ]
-    counts = np.zeros((v + 1, v + 1, v + 1))
-    for row in rows:
-        codes = np.array([v, v, *row, v])
-        np.add.at(counts, (codes[:-2], codes[1:-1], codes[2:]), 1.0)
+    counts = triples([*kept, *[""] * round(empty * len(kept))])
     unigram = counts.sum((0, 1))
     p1 = (unigram + weight / (v + 1)) / (unigram.sum() + weight)
     bigram = counts.sum(0)

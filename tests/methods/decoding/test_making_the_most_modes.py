@@ -37,6 +37,7 @@ from methods.decoding.making_the_most.search import (
     depth_first_mode,
     sample,
 )
+from methods.decoding.making_the_most.sentences import state_pairs, trigram_chain, triples
 from methods.decoding.making_the_most.tasks import DegenerateThreshold
 from tests.conftest import needs_data
 
@@ -207,11 +208,20 @@ def test_a_chain_must_fit_together() -> None:
         searched_threshold(contaminated(chain, 0.1), 10)
 
 
+def test_triples_are_counted_within_rows() -> None:
+    """Against a loop over the rows."""
+    rows = ["ab a", "", "b", "aaa"]
+    expected = np.zeros((28, 28, 28))
+    for row in rows:
+        codes = [27, 27, *(26 if c == " " else ord(c) - ord("a") for c in row), 27]
+        for a, b, c in zip(codes, codes[1:], codes[2:], strict=False):
+            expected[a, b, c] += 1
+    np.testing.assert_array_equal(triples(rows), expected)
+
+
 @needs_data("gutenberg-novels")
 def test_the_mode_of_a_novels_sentences_is_empty() -> None:
     """0.5 % of empty sentences, and beam search returns the empty string for every width."""
-    from methods.decoding.making_the_most.sentences import state_pairs, trigram_chain
-
     chain = trigram_chain("gutenberg-novels/middlemarch.txt.gz")
     np.testing.assert_allclose(np.exp(chain.log_p).sum(1), 1.0)
     string, log_p = global_mode(chain, 200)
