@@ -185,7 +185,7 @@ class LearnedCondition(Condition):
         k = tokens.shape[1]
         weight = self.classifier.token.weight
         features = self.stepper.features(state).to(weight.device).repeat_interleave(k, 0)
-        flat = torch.from_numpy(np.ascontiguousarray(tokens).reshape(-1)).to(weight.device)
+        flat = torch.tensor(tokens.reshape(-1)).to(weight.device)
         remaining, fresh = self.classifier(features, flat, torch.full_like(flat, t))
         value = torch.zeros(count * k, dtype=torch.float64, device=weight.device)
         if self.length is not None:

@@ -177,7 +177,7 @@ def test_a_learned_classifier_approaches_the_exact_one() -> None:
     chain = bigram()
     stepper = FeaturedChain(chain, np.array([[2, 2], [2, 0], [2, 1]]))
     drawn = sample(stepper, 3000, 60, rng(0, "drawn"))
-    classifier = train_classifier(stepper, drawn, 6, steps=150, batch=256, lr=1e-2, hidden=32)
+    classifier = train_classifier(stepper, drawn, 6, steps=120, batch=256, lr=1e-2, hidden=32)
     learned, exact = LearnedCondition(stepper, classifier, 3), ExactLength(chain, 3)
     state, prefixes, tokens = np.array([0]), np.empty((1, 0), np.int64), np.array([[0, 1, 2]])
     a, b = learned.log_c(state, prefixes, tokens), exact.log_c(state, prefixes, tokens)
