@@ -140,7 +140,7 @@ class DynamicEvaluation(SegmentMethod):
     """Tokens read and scored at a time."""
     cache: PositiveInt = 128
     """Cached positions."""
-    etas: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03)
+    etas: tuple[float, ...] = (0.003, 0.01, 0.03)
     """Step sizes of gradient descent to choose from for each domain."""
 
     def prepare(self, work: SegmentWork) -> None:

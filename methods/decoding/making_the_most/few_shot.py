@@ -130,7 +130,7 @@ class Learner:
     layers: int = 2
     width: int = 64
     heads: int = 4
-    steps: int = 1200
+    steps: int = 1000
     batch: int = 64
     lr: float = 3e-3
     seed: int = 0

@@ -38,7 +38,7 @@ class Recipe:
     heads: int = 4
     positions: int = 64
     """Most tokens of a text."""
-    steps: int = 500
+    steps: int = 400
     batch: int = 32
     lr: float = 2e-3
     masked: float = 0.2

@@ -247,7 +247,9 @@ class SegmentScoring(Task[SegmentWork, Nats]):
     far_text: str = "java-cs-translation/test.jsonl.gz#java"
     """Text of a domain far from it."""
     bytes: PositiveInt = 20_000
-    """Bytes of each domain to score, and as many to tune on."""
+    """Bytes of each domain to score."""
+    tuning: PositiveInt = 8000
+    """Bytes of each domain to tune on."""
     streams: PositiveInt = 40
     """Parts that are scored side by side, each with a past of its own."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -266,11 +268,14 @@ class SegmentScoring(Task[SegmentWork, Nats]):
             ("far", self.far_text, 0),
         ):
             part = corpus(text)[first:]
-            half, spare = len(part) // 2, len(part) // 2 - self.bytes
-            if spare < 0:
-                raise RequestError(f"'{text}' has {len(part)} bytes, two pieces of {self.bytes} do not fit")
-            a, b = rng(seed, "pieces", name).integers(spare + 1, size=2).tolist()
-            domains[name] = Piece(part[a : a + self.bytes], part[half + b : half + b + self.bytes])
+            half = len(part) // 2
+            if max(self.bytes, self.tuning) > half:
+                raise RequestError(
+                    f"'{text}' has {len(part)} bytes: {self.tuning} and {self.bytes} do not fit into its halves"
+                )
+            spare = [half - self.tuning + 1, half - self.bytes + 1]
+            a, b = rng(seed, "pieces", name).integers(spare).tolist()
+            domains[name] = Piece(part[a : a + self.tuning], part[half + b : half + b + self.bytes])
         return SegmentWork(self.model, self.dtype, self.streams, domains)
 
     def amount(self, work: SegmentWork) -> float:

@@ -394,7 +394,7 @@ def test_questions_come_with_demonstrations_of_their_own_task() -> None:
 @needs_data("gutenberg-novels", "java-cs-translation")
 def test_methods_measure_what_they_declare(tmp_path: Any) -> None:
     """Every way of scoring and reading, untrained."""
-    scoring = SegmentScoring(model="untrained", bytes=600, streams=4)
+    scoring = SegmentScoring(model="untrained", bytes=600, tuning=300, streams=4)
     for method in (HiddenStateOptimisation(etas=(0.0, 0.1)), DynamicEvaluation(etas=(0.0,))):
         metrics = run_once(method, scoring, cache=tmp_path).metrics
         assert 5 < metrics["far"] < 7
