@@ -200,7 +200,7 @@ def test_what_is_read_falls_with_the_strength() -> None:
     reader, dictionary = pairs.polarity_reader()
     rng = np.random.default_rng(5)
     words = [w for w in dictionary if 3 <= len(w) <= 12]
-    words = [words[place] for place in rng.permutation(len(words))[:600]]
+    words = [words[place] for place in rng.permutation(len(words))[:300]]
 
     def shown(k: int, n: float) -> list[str]:
         return [perturb(word, k, n, neighbours(), rng) for word in words]
@@ -323,7 +323,7 @@ def test_an_output_that_cannot_be_scored_is_bad() -> None:
 @WORDS
 def test_baselines_beat_chance_and_the_flat_one_does_not() -> None:
     """The same work for all; glyph distances carry what the oracle sees, and each beats or equals all-legible."""
-    task = WordLegibility(training=400, validation=20, test=200)
+    task = WordLegibility(training=200, validation=10, test=120)
     found = {
         type(each).__name__: run_once(each, task).metrics
         for each in (
