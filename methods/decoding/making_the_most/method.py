@@ -170,7 +170,7 @@ class ConditionalBeamSearch(Method[ModeWork, Strings]):
     """By dynamic programming over the chain, or trained on strings that the model drew."""
     top: PositiveInt = 100
     """Next tokens of each hypothesis for which the condition is evaluated."""
-    draws: PositiveInt = 4000
+    draws: PositiveInt = 1500
     """Strings to train on (learned)."""
     steps: PositiveInt = 600
     """Of training (learned)."""

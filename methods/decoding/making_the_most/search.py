@@ -163,7 +163,8 @@ def beam_search(
         values = score if condition is None else score + condition.log_c(state, prefixes, tokens)
         order = np.argsort(-values, axis=None, kind="stable")
         order = order[values.reshape(-1)[order] > -np.inf]
-        considered = order if ending == "always" else order[: 2 * beam]
+        # At the limit every hypothesis ends, as in common libraries.
+        considered = order if ending == "always" or t == stop else order[: 2 * beam]
         for place in considered[tokens.reshape(-1)[considered] == stepper.end].tolist():
             row, log = place // tokens.shape[1], float(score.reshape(-1)[place])
             value = log / (t + 1) if normalised else float(values.reshape(-1)[place])

@@ -114,10 +114,14 @@ class ModeSearch(Task[ModeWork, Strings]):
 @task(
     "degenerate-threshold",
     metrics=(
-        Metric("relative_error", "", "lower", "Of the share of noise that was found, to the closed form."),
-        Metric("log10_threshold", "", "neither", "log10 of the least share of noise with an empty mode."),
-        Metric("log10_typical", "", "neither", "log10 exp(-H), H the entropy of the text without noise."),
-        Metric("empty_at_share", "", "neither", "1 where the mode at the task's share of noise is empty."),
+        Metric(
+            "relative_error", "", "lower", "Of the share of noise that was found, to the closed form.", True
+        ),
+        Metric("log10_threshold", "", "neither", "log10 of the least share of noise with an empty mode.", True),
+        Metric("log10_typical", "", "neither", "log10 exp(-H), H the entropy of the text without noise.", True),
+        Metric(
+            "empty_at_share", "", "neither", "1 where the mode at the task's share of noise is empty.", True
+        ),
     ),
     data=("gutenberg-novels",),
 )
@@ -355,9 +359,7 @@ class FewShotLabels(Task[Episodes, Tensor]):
     metrics=(
         Metric("nats_per_byte", "nats/byte", "lower", "Of held-out text, read in order."),
         Metric("flops_per_token", "FLOP", "lower", "Of a forward pass, per token scored.", True),
-        Metric(
-            "training_memory", "B", "lower", "Peak of a training step above the weights; one window at a time."
-        ),
+        Metric("training_memory", "B", "lower", "Peak of a training step, one window at a time.", True),
         Metric("inference_memory", "B", "lower", "Peak while windows are read.", True),
     ),
     repeats="adaptive",
