@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from harness.errors import MissingPackage
 from methods.decoding.adaptive_weighted_rejection.particles import Context
 from methods.decoding.adaptive_weighted_rejection.rejection import Test
@@ -69,9 +71,30 @@ class Constraint(ABC):
 
         return at
 
+    def mask(self, vocabulary: Vocabulary, prefix: Sequence[int]) -> np.ndarray:
+        """C of all tokens after a prefix at once: bool, shape (vocabulary,).
+
+        The same as the test of `context` for each token, with fewer evaluations: what cannot be completed cannot be by
+        writing on, so that tokens which begin with one that failed are not tried.
+        """
+        test = self.context(vocabulary)(prefix)
+        passes = np.zeros(len(vocabulary), bool)
+        passes[vocabulary.eos] = test(vocabulary.eos)
+        failed: bytes | None = None
+        for token in sorted(range(len(vocabulary)), key=vocabulary.tokens.__getitem__):
+            spelled = vocabulary.tokens[token]
+            if not spelled or token == vocabulary.eos or (failed is not None and spelled.startswith(failed)):
+                continue
+            passes[token] = test(token)
+            if not passes[token]:
+                failed = spelled
+        return passes
+
 
 def readable(text: bytes) -> str | None:
     """UTF-8 as text, without the unfinished character at its end; None where it is not the beginning of UTF-8."""
+    if text.isascii():
+        return text.decode()
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         return decoder.decode(text)

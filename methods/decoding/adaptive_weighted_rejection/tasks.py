@@ -284,9 +284,7 @@ class DivergenceBins(Task[MaskedContexts, list[FloatArray]]):
         while len(prefixes) < self.contexts:
             ids = tokenizer.encode(lines[stream.integers(len(lines))]).ids
             prefixes.append(ids[: stream.integers(1, len(ids) + 1)])
-        at = constraint.context(models[0].vocabulary)
-        size = len(models[0].vocabulary)
-        masks = [np.fromiter(map(at(prefix), range(size)), bool, size) for prefix in prefixes]
+        masks = [constraint.mask(models[0].vocabulary, prefix) for prefix in prefixes]
         laws = [[np.exp(model.log_probabilities(prefix)) for prefix in prefixes] for model in models]
         return MaskedContexts([[p / p.sum() for p in of] for of in laws], masks)
 

@@ -194,6 +194,35 @@ def test_unusual_tokens_never_pass() -> None:
 
 
 @needs_data("regex-patterns")
+@pytest.mark.parametrize("text", [b"", b"def", b"def f(", b"def f(x: in", b"def f(x='\xc3", b"def f():"])
+def test_the_mask_of_all_tokens_is_the_test_of_each(text: bytes) -> None:
+    rng = np.random.default_rng(0)
+    parts = [
+        b"def ",
+        b"f",
+        b"(",
+        b")",
+        b":",
+        b" ->",
+        b", ",
+        b"x",
+        b"=",
+        b"1",
+        b" ",
+        b"'",
+        b"\xc3",
+        b"\xa9",
+        b"int",
+    ]
+    made = {b"".join(parts[k] for k in rng.integers(len(parts), size=rng.integers(1, 4))) for _ in range(400)}
+    vocabulary = Vocabulary((text, *sorted(made, key=lambda token: token[::-1]), b"", b""), eos=len(made) + 2)
+    constraint, prefix = Pattern(HEADER), [0] if text else []
+    test = constraint.context(vocabulary)(prefix)
+    mask = constraint.mask(vocabulary, prefix)
+    assert mask.tolist() == [test(token) for token in range(len(vocabulary))]
+    assert mask.any()
+
+
 def test_all_patterns_compile() -> None:
     known = patterns()
     assert len(known) == 454
