@@ -249,7 +249,7 @@ def a_problem(novel: int = 30) -> tuple[NoveltyExploration, Problem]:
 
     task = NoveltyExploration(
         hidden=32, length=24, novel=("sums", "shouts"), pretraining_epochs=8, pretraining_rate=1e-2,
-        tuning_epochs=8, tuning_rate=5e-3, batch=16, texts=20,
+        tuning_epochs=8, tuning_rate=5e-3, batch=16, texts=12,
     )  # fmt: skip
     learning, judging = some(150, "learning"), some(40, "judge")
     taught = {name: learning[name][:novel] for name in ("sums", "shouts")}
@@ -295,7 +295,7 @@ def test_rate_zero_is_static(cache: object, decoding: str) -> None:
 def test_nothing_new_is_nothing_found(cache: object) -> None:
     cge, plain = ready(StaticCge(), cache, novel=0), ready(FineTunedSampling(), cache, novel=0)
     rates = [method.measure(method.run()).metrics["novel_rate"] for method in (cge, plain)]
-    counts = [[round(20 * rate), 20 - round(20 * rate)] for rate in rates]
+    counts = [[round(12 * rate), 12 - round(12 * rate)] for rate in rates]
     assert stats.fisher_exact(counts).pvalue > 0.05
     detection = ready(ContrastiveScore(), cache, novel=0)
     scores, task = detection.run(), NoveltyDetection(novel=("sums", "shouts"))
@@ -309,7 +309,7 @@ def test_nothing_new_is_nothing_found(cache: object) -> None:
         IterativeCge(update="unlearning", rate=1e-4),
         IterativeCge(reference_kind="ngram", ngram_texts=40, ngram_order=3),
         StaticCge(gamma=0.0),
-        PoolRanking(pool=90, rate=1e-3, every=10),
+        PoolRanking(pool=60, rate=1e-3, every=5),
         PoolRanking(candidates="documents"),
     ],
     ids=["unlearning", "ngram", "gamma-zero", "pool", "documents"],
@@ -318,7 +318,7 @@ def test_variants(cache: object, variant: object) -> None:
     method = ready(variant, cache)
     before = copy.deepcopy(method.tuned.module.state_dict())
     texts = method.run()
-    assert len(texts) == 20
+    assert len(texts) == 12
     assert all(torch.equal(t, before[n]) for n, t in method.tuned.module.state_dict().items())
     metrics = method.measure(texts).metrics
     assert set(metrics) == {m.name for m in (*method.task.metrics, *method.metrics)}
