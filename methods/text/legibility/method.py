@@ -29,9 +29,9 @@ class _Learned(Method[Judgements, np.ndarray]):
     """Pairs of a batch; the paper has 26."""
     accumulation: PositiveInt = 1
     """Batches of a step; the paper has 2."""
-    epochs: PositiveInt = 8
+    epochs: PositiveInt = 6
     """Passes over the training pairs."""
-    evaluate_every: PositiveInt = 50
+    evaluate_every: PositiveInt = 100
     """Steps between evaluations on the validation pairs, of which the best is kept; the paper has 200."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """dtype of autocast."""

@@ -70,7 +70,7 @@ class GlyphCnn(_Stacked):
         width: channels of the last convolution.
     """
 
-    def __init__(self, length: int, width: int = 64) -> None:
+    def __init__(self, length: int, width: int = 32) -> None:
         super().__init__(length)
         self.convolutions = nn.Sequential(
             nn.Conv2d(1, width // 4, 3, stride=2, padding=1),
