@@ -364,13 +364,13 @@ def test_the_table_of_confusables() -> None:
 @pytest.mark.parametrize("kind", [VisionLegibility, TextLegibility])
 def test_a_network_learns_pairs_that_it_is_shown(kind: type, tmp_path: Path) -> None:
     """Where words are legible below a share of changed characters it learns that; the same seed gives the same scores."""
-    task = WordLegibility(training=48, validation=1, test=1)
+    task = WordLegibility(training=96, validation=1, test=1)
     shown = task.load(1).training
     sides = [baselines.ShareChanged().distances(shown.words, side) for side in (shown.first, shown.second)]
     shares = np.stack(sides, 1)
     shown = dataclasses.replace(shown, choice=choose(shares < 0.5, -10 * shares))
     task.load = lambda seed: Judgements(shown, shown, shown)  # type: ignore[method-assign]
-    found = run_once(kind(epochs=20, batch=16, evaluate_every=20, lr=5e-3), task, cache=tmp_path).metrics
+    found = run_once(kind(epochs=40, batch=16, evaluate_every=40), task, cache=tmp_path).metrics
     assert found["f1"] > found["all_legible_f1"] + 0.05
     short = [prepared(kind(epochs=1), task).run() for _ in (0, 1)]
     assert (short[0] == short[1]).all()

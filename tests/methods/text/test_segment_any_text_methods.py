@@ -249,8 +249,12 @@ def test_the_published_package_agrees(tmp_path, runtime):
         # Its windows count text alone, ours special tokens as well.
         ours = windows.probabilities(model, tokenizer, texts[:4], Inference(62, 30, weighting))
         for a, b in zip(theirs, ours, strict=True):
-            np.testing.assert_array_equal(a.ends, np.unique(b.ends[b.ends > 0]))
-            np.testing.assert_allclose(a.probabilities, b.probabilities[: len(a.ends)], atol=5e-3)
+            # Ours has a probability for a token without characters too, such as a blank at the beginning.
+            of_end = {
+                end: p for end, p in zip(b.ends.tolist(), b.probabilities.tolist(), strict=True) if end > 0
+            }
+            assert a.ends.tolist() == list(of_end)
+            np.testing.assert_allclose(a.probabilities, list(of_end.values()), atol=5e-3)
 
 
 @pytest.mark.slow
