@@ -105,3 +105,12 @@ def state_pairs() -> np.ndarray:
     v = len(SYMBOLS)
     pairs = [(v, v), *((v, c) for c in range(v)), *((a, b) for a in range(v) for b in range(v))]
     return np.array(pairs)
+
+
+def good_text(name: str) -> Chain:
+    """The trigram model of a text's sentences without the little of the empty string that its back-off has."""
+    chain = trigram_chain(name, 0.0)
+    log_p = chain.log_p.copy()
+    log_p[chain.start, chain.end] = -np.inf
+    log_p[chain.start] -= np.logaddexp.reduce(log_p[chain.start])
+    return Chain(log_p, chain.after, chain.start, chain.symbols)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from harness.errors import BadOutput, RequestError
-from harness.method import Measurement, Metric, Series, Task, task
+from harness.method import Measurement, Metric, Task, task
 from harness.seeding import rng
 from harness.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from methods.common.corpora import corpus
-from methods.decoding.making_the_most.chain import (
-    Chain,
-    contaminated,
-    entropy,
-    global_mode,
-    mode_of_length,
-    uniform_binary,
-)
+from methods.decoding.making_the_most import scores
+from methods.decoding.making_the_most.chain import Chain, mode_of_length, uniform_binary
 from methods.decoding.making_the_most.few_shot import Episodes, question_episodes, symbol_episodes
 from methods.decoding.making_the_most.pairs import code_pairs, restoring_pairs
-from methods.decoding.making_the_most.sentences import (
-    dictionary,
-    dictionary_share,
-    repeated,
-    trigram_chain,
-)
+from methods.decoding.making_the_most.sentences import dictionary, good_text, trigram_chain
 from methods.decoding.making_the_most.work import (
     ModeWork,
     Nats,
@@ -85,30 +72,7 @@ class ModeSearch(Task[ModeWork, Strings]):
         Raises:
             BadOutput: a string is missing, or its log P is not that of the model.
         """
-        wanted = {(length, beam) for length in work.lengths for beam in work.beams}
-        if set(output) != wanted:
-            raise BadOutput(f"strings were found for {sorted(output)}, asked for were {sorted(wanted)}")
-        for found in output.values():
-            if not math.isclose(work.chain.log_probability(found.string), found.log_p, abs_tol=1e-6):
-                raise BadOutput(f"log P of {found.string} is not {found.log_p}")
-        texts = [work.chain.spell(found.string) for found in output.values()]
-        series = {
-            f"length {length}": Series(
-                list(work.beams), [output[length, beam].log_p for beam in work.beams], "beam", "log P in nats"
-            )
-            for length in work.lengths
-        }
-        return Measurement(
-            {
-                "log_probability": float(np.mean([found.log_p for found in output.values()])),
-                "gap": float(np.mean([work.exact[length] - f.log_p for (length, _), f in output.items()])),
-                "satisfied": float(np.mean([len(f.string) == n + 1 for (n, _), f in output.items()])),
-                "degenerate": float(np.mean([text == "" for text in texts])),
-                "dictionary_share": float(np.mean([dictionary_share(text, work.words) for text in texts])),
-                "repetition": float(np.mean([repeated(text) for text in texts])),
-            },
-            series,
-        )
+        return scores.of_modes(work, output)
 
 
 @task(
@@ -139,12 +103,7 @@ class DegenerateThreshold(Task[Chain, float]):
         """The law without noise. Does not depend on `seed`."""
         if self.law == "uniform-binary":
             return uniform_binary(self.length)
-        chain = trigram_chain("gutenberg-novels/middlemarch.txt.gz", 0.0)
-        # The backed-off model has a little of the empty string itself; good text has none.
-        log_p = chain.log_p.copy()
-        log_p[chain.start, chain.end] = -np.inf
-        log_p[chain.start] -= np.logaddexp.reduce(log_p[chain.start])
-        return Chain(log_p, chain.after, chain.start, chain.symbols)
+        return good_text("gutenberg-novels/middlemarch.txt.gz")
 
     def score(self, work: Chain, output: float) -> dict[str, float]:
         """Against e / (1 - e) = max P.
@@ -152,17 +111,7 @@ class DegenerateThreshold(Task[Chain, float]):
         Raises:
             BadOutput: not a share.
         """
-        if not 0 < output < 1:
-            raise BadOutput(f"{output} is not a share of noise")
-        best = math.exp(global_mode(work, 500)[1])
-        closed = best / (1 + best)
-        mode, _ = global_mode(contaminated(work, self.share), 500)
-        return {
-            "relative_error": abs(output - closed) / closed,
-            "log10_threshold": math.log10(output),
-            "log10_typical": -entropy(work) / math.log(10),
-            "empty_at_share": float(mode == (work.end,)),
-        }
+        return scores.of_threshold(work, output, self.share)
 
 
 @task(
@@ -205,26 +154,7 @@ class NeuralModeSearch(Task[NeuralModeWork, Strings]):
         Raises:
             BadOutput: a string is missing.
         """
-        if len(output) != len(work.lengths) * len(work.beams):
-            raise BadOutput(f"{len(output)} strings were found, not one for each length and beam width")
-        fits = {
-            key: len(found.string) == key[0] + 1
-            and not (self.repetition and repeated_tokens(found.string[:-1], self.repetition) > 0)
-            for key, found in output.items()
-        }
-        good = [found.log_p for key, found in output.items() if fits[key]]
-        return {
-            "log_probability": float(np.mean(good)) if good else -float(np.finfo(np.float32).max),
-            "satisfied": float(np.mean(list(fits.values()))),
-            "degenerate": float(np.mean([len(found.string) == 1 for found in output.values()])),
-            "repetition": float(np.mean([repeated_tokens(f.string[:-1], 4) for f in output.values()])),
-        }
-
-
-def repeated_tokens(string: tuple[int, ...], n: int) -> float:
-    """Share of the n-grams of tokens that occurred before."""
-    grams = [string[place : place + n] for place in range(len(string) - n + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
+        return scores.of_strings(work, output, self.repetition)
 
 
 @task(
@@ -483,17 +413,4 @@ class PairTranslation(Task[TranslationWork, Translations]):
         Raises:
             BadOutput: not one output for each source.
         """
-        if len(output.texts) != len(work.test):
-            raise BadOutput(f"{len(output.texts)} outputs for {len(work.test)} sources")
-        from sacrebleu.metrics import BLEU
-
-        wanted = [target for _, target in work.test]
-        hits = [a.split() == b.split() for a, b in zip(output.texts, wanted, strict=True)]
-        return {
-            "validation_loss": output.validation_loss,
-            "token_accuracy": output.token_accuracy,
-            "length_accuracy": output.length_accuracy,
-            "exact_match": float(np.mean(hits)),
-            "bleu": float(BLEU().corpus_score(output.texts, [wanted]).score),
-            "passes": output.passes,
-        }
+        return scores.of_translations(work, output)
