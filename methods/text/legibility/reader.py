@@ -56,7 +56,7 @@ class Reader:
         by_length: dict[int, list[str]] = {}
         for word in sorted(counts):
             by_length.setdefault(len(word), []).append(word)
-        self._shelves = {
+        self._lexicons = {
             length: _Shelf(
                 words,
                 {word: place for place, word in enumerate(words)},
@@ -68,20 +68,20 @@ class Reader:
 
     def scores(self, perturbed: Sequence[str]) -> np.ndarray:
         """Scores of all words of the dictionary with the length of `perturbed`, which is one: (perturbed, words)."""
-        shelf = self._shelves[len(perturbed[0])]
+        group = self._lexicons[len(perturbed[0])]
         looks = self._looks[np.array([self.glyphs.places(word) for word in perturbed])]
-        total = np.tile(shelf.prior, (len(perturbed), 1))
+        total = np.tile(group.prior, (len(perturbed), 1))
         for position in range(looks.shape[1]):
-            total += looks[:, position][:, shelf.letters[:, position]]
+            total += looks[:, position][:, group.letters[:, position]]
         return total
 
     def read(self, perturbed: Sequence[str]) -> list[str]:
         """What the noise-free reader reads; "" where no word has that length."""
         found = [""] * len(perturbed)
-        for rows, shelf in self._groups(perturbed):
+        for rows, group in self._groups(perturbed):
             best = self.scores([perturbed[row] for row in rows]).argmax(1)
             for row, place in zip(rows, best.tolist(), strict=True):
-                found[row] = shelf.words[place]
+                found[row] = group.words[place]
         return found
 
     def judge(
@@ -102,11 +102,11 @@ class Reader:
         """
         legible = np.zeros(len(words), bool)
         margins = np.full(len(words), -np.inf)
-        for rows, shelf in self._groups(perturbed):
-            kept = [row for row in rows if words[row] in shelf.place]
+        for rows, group in self._groups(perturbed):
+            kept = [row for row in rows if words[row] in group.place]
             for start in range(0, len(kept), 256):  # scores and noise of a batch fit into the processor's cache
                 part = kept[start : start + 256]
-                truth = np.array([shelf.place[words[row]] for row in part])
+                truth = np.array([group.place[words[row]] for row in part])
                 scores = self.scores([perturbed[row] for row in part])
                 named = sum(
                     (scores + self.noise * rng.gumbel(size=scores.shape)).argmax(1) == truth
@@ -123,7 +123,7 @@ class Reader:
         by_length: dict[int, list[int]] = {}
         for row, word in enumerate(perturbed):
             by_length.setdefault(len(word), []).append(row)
-        return [(rows, self._shelves[n]) for n, rows in sorted(by_length.items()) if n in self._shelves]
+        return [(rows, self._lexicons[n]) for n, rows in sorted(by_length.items()) if n in self._lexicons]
 
 
 def choose(legible: np.ndarray, margins: np.ndarray) -> np.ndarray:
