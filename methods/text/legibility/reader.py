@@ -28,7 +28,7 @@ MARGIN = 1.0
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _Lexicon:
     """The words of one length: letters as numbers (words, length), half the log counts (words,)."""
 
     words: list[str]
@@ -57,7 +57,7 @@ class Reader:
         for word in sorted(counts):
             by_length.setdefault(len(word), []).append(word)
         self._lexicons = {
-            length: _Shelf(
+            length: _Lexicon(
                 words,
                 {word: place for place, word in enumerate(words)},
                 np.array([[ALPHABET.index(letter) for letter in word] for word in words]),
@@ -119,7 +119,7 @@ class Reader:
                 margins[part] = true - scores.max(1)
         return legible, margins
 
-    def _groups(self, perturbed: Sequence[str]) -> list[tuple[list[int], _Shelf]]:
+    def _groups(self, perturbed: Sequence[str]) -> list[tuple[list[int], _Lexicon]]:
         by_length: dict[int, list[int]] = {}
         for row, word in enumerate(perturbed):
             by_length.setdefault(len(word), []).append(row)
