@@ -76,6 +76,11 @@ class BadOutput(HarnessError):
     """A method returned something that its task cannot score; the record fails with this reason."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """A hint that names what the user probably meant, or the few things there are."""
     candidates = sorted(set(names))

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import sqlalchemy as sql
 
+from harness import errors
 from harness.errors import HarnessError, RequestError
 from harness.store import tables
 
@@ -291,8 +292,7 @@ def passes(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What went wrong, without the statement and the link that SQLAlchemy adds."""
-    original = getattr(error, "orig", None) or error
-    return (str(original).strip() or type(original).__name__).splitlines()[0]
+    return errors.first_line(getattr(error, "orig", None) or error)
 
 
 def _patience() -> float:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from harness import seeding
 from harness.cache import artefact
-from harness.errors import MissingModel
+from harness.errors import MissingModel, first_line
 from methods.common.corpora import STANDARD_LIBRARY, corpus, decode, encode, split, windows
 
 if TYPE_CHECKING:
@@ -128,8 +128,7 @@ def from_hub(
             name, dtype=getattr(torch, dtype), attn_implementation=attention
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingModel(f"the model '{name}' cannot be loaded here: {reason}") from error
+        raise MissingModel(f"the model '{name}' cannot be loaded here: {first_line(error)}") from error
     return model.to(device).eval(), tokenizer
 
 

@@ -11,7 +11,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MissingModel
+from harness.errors import MissingModel, first_line
 
 MINILM = "minilm"
 """The name of all-MiniLM-L6-v2: 6 layers, width 384, trained on sentences."""
@@ -65,7 +65,7 @@ def load_tokenizer(name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(located(name))
     except (OSError, ValueError) as error:
-        raise MissingModel(f"the tokenizer of '{name}' cannot be loaded: {_first_line(error)}") from error
+        raise MissingModel(f"the tokenizer of '{name}' cannot be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise MissingModel(f"'{name}' has no fast tokenizer")
     return tokenizer
@@ -89,11 +89,7 @@ def load_encoder(name: str, device: str = "cpu", dtype: str = "float32") -> Any:
         encoder_only = T5EncoderModel if config.model_type == "t5" else AutoModel
         model = encoder_only.from_pretrained(where, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        raise MissingModel(f"'{name}' cannot be loaded: {_first_line(error)}") from error
+        raise MissingModel(f"'{name}' cannot be loaded: {first_line(error)}") from error
     if model.config.is_encoder_decoder and hasattr(model, "get_encoder") and config.model_type != "t5":
         model = model.get_encoder()
     return model.to(device).eval()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness import data, seeding
 from harness.cache import artefact
-from harness.errors import MissingData, MissingModel
+from harness.errors import MissingData, MissingModel, first_line
 from harness.seeding import rng, torch_generator
 from methods.common.language_model import fit
 
@@ -227,5 +227,4 @@ def _from_hub(name: str, classes: int) -> Any:
             name, num_labels=classes, ignore_mismatched_sizes=True
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingModel(f"the model '{name}' cannot be loaded here: {reason}") from error
+        raise MissingModel(f"the model '{name}' cannot be loaded here: {first_line(error)}") from error

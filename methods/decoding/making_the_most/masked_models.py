@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness import seeding
 from harness.cache import artefact
-from harness.errors import MissingModel
+from harness.errors import MissingModel, first_line
 from methods.decoding.making_the_most.denoising import masked_loss, plain_ids
 from methods.decoding.making_the_most.pairs import (
     Pair,
@@ -139,8 +139,9 @@ def _pretrained(name: str, device: str) -> Masked:
         plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         model = AutoModelForMaskedLM.from_pretrained(name, **plain)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingModel(f"the masked language model '{name}' cannot be loaded here: {reason}") from error
+        raise MissingModel(
+            f"the masked language model '{name}' cannot be loaded here: {first_line(error)}"
+        ) from error
     layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
     if layers is None or not hasattr(layers[0], "attention"):
         raise MissingModel(f"'{name}' is not of BERT's shape: it has no encoder.layer[i].attention")

@@ -9,6 +9,7 @@ import numpy as np
 from harness.errors import BadOutput
 from harness.method import Measurement, Series
 from methods.decoding.making_the_most.chain import Chain, contaminated, entropy, global_mode
+from methods.decoding.making_the_most.modes import threshold
 from methods.decoding.making_the_most.sentences import dictionary_share, repeated
 from methods.decoding.making_the_most.work import (
     ModeWork,
@@ -59,8 +60,7 @@ def of_threshold(law: Chain, output: float, share: float) -> dict[str, float]:
     """
     if not 0 < output < 1:
         raise BadOutput(f"{output} is not a share of noise")
-    best = math.exp(global_mode(law, 500)[1])
-    closed = best / (1 + best)
+    closed = threshold(law, 500)
     mode, _ = global_mode(contaminated(law, share), 500)
     return {
         "relative_error": abs(output - closed) / closed,
@@ -85,7 +85,7 @@ def of_strings(work: NeuralModeWork, output: Strings, repetition: int) -> dict[s
         raise BadOutput(f"{len(output)} strings were found, not one for each length and beam width")
     fits = {
         key: len(found.string) == key[0] + 1
-        and not (repetition and repeated_tokens(found.string[:-1], repetition) > 0)
+        and not (repetition and repeated(found.string[:-1], repetition) > 0)
         for key, found in output.items()
     }
     good = [found.log_p for key, found in output.items() if fits[key]]
@@ -93,7 +93,7 @@ def of_strings(work: NeuralModeWork, output: Strings, repetition: int) -> dict[s
         "log_probability": float(np.mean(good)) if good else -float(np.finfo(np.float32).max),
         "satisfied": float(np.mean(list(fits.values()))),
         "degenerate": float(np.mean([len(found.string) == 1 for found in output.values()])),
-        "repetition": float(np.mean([repeated_tokens(f.string[:-1], 4) for f in output.values()])),
+        "repetition": float(np.mean([repeated(f.string[:-1], 4) for f in output.values()])),
     }
 
 
@@ -117,9 +117,3 @@ def of_translations(work: TranslationWork, output: Translations) -> dict[str, fl
         "bleu": float(BLEU().corpus_score(output.texts, [wanted]).score),
         "passes": output.passes,
     }
-
-
-def repeated_tokens(string: tuple[int, ...], n: int) -> float:
-    """Share of the n-grams of tokens that occurred before."""
-    grams = [string[place : place + n] for place in range(len(string) - n + 1)]
-    return 1.0 - len(set(grams)) / len(grams) if grams else 0.0

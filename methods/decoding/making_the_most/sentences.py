@@ -88,9 +88,9 @@ def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain
     return Chain(np.log(p3[first, second]), after, 0, SYMBOLS)
 
 
-def repeated(text: str, n: int = 4) -> float:
-    """Share of the n-grams of a text that occurred in it before; 0 for a text with none."""
-    grams = [text[place : place + n] for place in range(len(text) - n + 1)]
+def repeated(string: str | tuple[int, ...], n: int = 4) -> float:
+    """Share of the n-grams of characters or tokens that occurred before; 0 for a string with none."""
+    grams = [string[place : place + n] for place in range(len(string) - n + 1)]
     return 1.0 - len(set(grams)) / len(grams) if grams else 0.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -26,9 +27,9 @@ class Classifier(Method[Mining, Scores]):
     training: list[np.ndarray]
     tested: list[np.ndarray]
 
+    @abstractmethod
     def likelihoods_of(self, pages: tuple[Page, ...]) -> list[Any]:
         """For each page the likelihoods per token, float64 [candidates, 2], or None."""
-        raise NotImplementedError
 
     def prepare(self, work: Mining) -> None:
         """Compute the features of all candidates.

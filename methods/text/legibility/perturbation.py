@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import MissingModel, RequestError
+from harness.errors import MissingModel, RequestError, first_line
 from methods.text.legibility.glyphs import Glyphs, unifont
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -137,5 +137,4 @@ def vision_encoder(name: str) -> tuple[Any, Any]:
             model = getattr(model, "vision_model", model)
         return model.eval(), AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise MissingModel(f"'{name}' cannot be loaded: {first}") from error
+        raise MissingModel(f"'{name}' cannot be loaded: {first_line(error)}") from error

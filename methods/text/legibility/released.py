@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.errors import MissingModel
+from harness.errors import MissingModel, first_line
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _NAMES = {"model.": "encoder.", "stack.1.": "head.first.", "stack.4.": "head.last."}
@@ -52,5 +52,5 @@ def _file(name: str) -> Path:
         try:
             return Path(hf_hub_download(name, file))
         except (OSError, ValueError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
     raise MissingModel(f"the weights of '{name}' cannot be loaded: {reason}")

@@ -61,9 +61,9 @@ class NextElementMethod(Method[Sequences, Forecasts]):
 
     model: Forecaster
 
+    @abstractmethod
     def fit(self, work: Sequences) -> Forecaster:
         """The model, with its settings chosen on the validation traces and fitted on all training traces."""
-        raise NotImplementedError
 
     def prepare(self, work: Sequences) -> None:
         """Fit the model; the time of it is the record's prepare time."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from harness.errors import MissingModel, MissingPackage
+from harness.errors import MissingModel, MissingPackage, first_line
 from harness.method import Measurement, Method, Metric, as_measurement, method
 from harness.types import Fraction, PositiveInt
 from methods.text.segment_any_text import canine, costs, windows
@@ -78,11 +78,10 @@ class Published:
                 language=self.language or None,
             )
         except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
             raise MissingModel(
-                f"wtpsplit cannot load '{self.checkpoint}' here: {reason}; put it into the Hugging Face cache with"
-                f" 'huggingface-cli download segment-any-text/{self.checkpoint}', and"
-                f" '{self.checkpoint_tokenizer}' likewise"
+                f"wtpsplit cannot load '{self.checkpoint}' here: {first_line(error)};"
+                f" put it into the Hugging Face cache with 'huggingface-cli download segment-any-text/{self.checkpoint}',"
+                f" and '{self.checkpoint_tokenizer}' likewise"
             ) from error
         if providers is None:
             segmenter.model.model.to(device, getattr(torch, self.precision)).eval()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness import seeding
-from harness.errors import MissingModel
+from harness.errors import MissingModel, first_line
 from methods.text.marks import MARKS
 
 LINE_END = 0
@@ -136,8 +136,7 @@ def published(name: str) -> TokenClassifier:
         config = XLMRobertaConfig.from_dict({**raw, "model_type": "xlm-roberta"}, attn_implementation="sdpa")
         net = XLMRobertaForTokenClassification.from_pretrained(name, config=config)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingModel(f"the model '{name}' cannot be loaded here: {reason}") from error
+        raise MissingModel(f"the model '{name}' cannot be loaded here: {first_line(error)}") from error
     return TokenClassifier(net, raw.get("lookahead")).eval()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import cache
-from harness.errors import MissingModel, MissingPackage
+from harness.errors import MissingModel, MissingPackage, first_line
 from methods.text.marks import MARKS
 
 SPACE = "▁"
@@ -150,8 +150,7 @@ def pretrained(name: str) -> Subwords:
     try:
         found = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise MissingModel(f"the tokenizer '{name}' cannot be loaded here: {reason}") from error
+        raise MissingModel(f"the tokenizer '{name}' cannot be loaded here: {first_line(error)}") from error
     return Subwords(found.backend_tokenizer)
 
 
