@@ -1,19 +1,25 @@
-"""Scores of the strings, thresholds and translations that methods bring, for the tasks of `tasks.py`."""
+"""Scores of what methods bring, one function for each task of `tasks.py`."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+from torch import Tensor
 
 from harness.errors import BadOutput
 from harness.method import Measurement, Series
 from methods.decoding.making_the_most.chain import Chain, contaminated, entropy, global_mode
+from methods.decoding.making_the_most.few_shot import Episodes
 from methods.decoding.making_the_most.modes import threshold
 from methods.decoding.making_the_most.sentences import dictionary_share, repeated
 from methods.decoding.making_the_most.work import (
     ModeWork,
+    Nats,
     NeuralModeWork,
+    Reading,
+    ReadingWork,
+    SegmentWork,
     Strings,
     Translations,
     TranslationWork,
@@ -94,6 +100,47 @@ def of_strings(work: NeuralModeWork, output: Strings, repetition: int) -> dict[s
         "satisfied": float(np.mean(list(fits.values()))),
         "degenerate": float(np.mean([len(found.string) == 1 for found in output.values()])),
         "repetition": float(np.mean([repeated(f.string[:-1], 4) for f in output.values()])),
+    }
+
+
+def of_segments(work: SegmentWork, output: Nats) -> dict[str, float]:
+    """Nats per byte of each domain.
+
+    Raises:
+        BadOutput: a domain is missing, or much of its text was not scored.
+    """
+    if set(output.nats) != set(work.domains):
+        raise BadOutput(f"scored were {sorted(output.nats)}, asked for were {sorted(work.domains)}")
+    for name, piece in work.domains.items():
+        if output.bytes[name] < 0.9 * len(piece.scored):
+            raise BadOutput(f"only {output.bytes[name]} of {len(piece.scored)} bytes of '{name}' were scored")
+    return {name: output.nats[name] / output.bytes[name] for name in work.domains}
+
+
+def of_labels(work: Episodes, output: Tensor) -> dict[str, float]:
+    """Share of the queries with the right label.
+
+    Raises:
+        BadOutput: not one label for each query.
+    """
+    if output.shape != (len(work),):
+        raise BadOutput(f"{tuple(output.shape)} labels for {len(work)} queries")
+    return {"accuracy": float(np.mean(output.cpu().numpy() == np.array(work.answers)))}
+
+
+def of_reading(work: ReadingWork, output: Reading) -> dict[str, float]:
+    """Nats per byte, and what the method says of its cost.
+
+    Raises:
+        BadOutput: much of the text was not read.
+    """
+    if output.bytes < 0.9 * len(work.held_out):
+        raise BadOutput(f"only {output.bytes} of {len(work.held_out)} bytes were read")
+    return {
+        "nats_per_byte": output.nats / output.bytes,
+        "flops_per_token": output.flops_per_token,
+        "training_memory": float(output.training_memory),
+        "inference_memory": float(output.inference_memory),
     }
 
 

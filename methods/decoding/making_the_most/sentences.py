@@ -19,21 +19,29 @@ TITLES = "Mr|Mrs|Messrs|Dr|St|Rev|Hon|Esq|Sir|No|Vol"
 """Abbreviations whose full stop ends no sentence."""
 
 
-@cache
-def sentences(text: str) -> tuple[str, ...]:
-    """The sentences of a named text (`methods.common.corpora.corpus`), in lower case, letters and single spaces only.
+def split(raw: str, titles: bool = True) -> list[str]:
+    """The sentences of a text, in lower case, letters and single spaces only.
 
-    A sentence ends with '.', '!' or '?', with closing quotes or brackets after it, before white space; not after a
-    title such as "Mr." or an initial.
+    A sentence ends with '.', '!' or '?', with closing quotes or brackets after it, before white space.
+
+    Args:
+        raw: the text.
+        titles: the full stop of a title such as "Mr." or of an initial ends no sentence.
+    """
+    whole = re.sub(rf"\b({TITLES}|[A-Z])\.", r"\1", raw) if titles else raw
+    parts = re.split(r"(?<=[.!?])[\"'”’)\]]*\s+", whole)
+    plain = (re.sub(r"[^a-z]+", " ", part.lower().replace("'", "").replace("’", "")).strip() for part in parts)
+    return [part for part in plain if part]
+
+
+@cache
+def sentences(text: str, titles: bool = True) -> tuple[str, ...]:
+    """The sentences of a named text (`methods.common.corpora.corpus`), see `split`.
 
     Raises:
         MissingData: the text is not here.
     """
-    raw = corpus(text).numpy().tobytes().decode(errors="replace")
-    whole = re.sub(rf"\b({TITLES}|[A-Z])\.", r"\1", raw)
-    parts = re.split(r"(?<=[.!?])[\"'”’)\]]*\s+", whole)
-    plain = (re.sub(r"[^a-z]+", " ", part.lower().replace("'", "").replace("’", "")).strip() for part in parts)
-    return tuple(part for part in plain if part)
+    return tuple(split(corpus(text).numpy().tobytes().decode(errors="replace"), titles))
 
 
 def dictionary(text: str, least: int = 5) -> frozenset[str]:
@@ -59,7 +67,7 @@ def triples(rows: Sequence[str]) -> np.ndarray:
 
 
 @cache
-def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain:
+def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0, titles: bool = True) -> Chain:
     """The character trigram model of a text's sentences, with `empty` x sentences empty ones mixed in.
 
     P(c | a b) = (n(a b c) + w P(c | b)) / (n(a b) + w), the same for P(c | b) over P(c), and P(c) over the uniform
@@ -69,12 +77,13 @@ def trigram_chain(text: str, empty: float = 0.005, weight: float = 5.0) -> Chain
         text: a named text.
         empty: empty sentences for each sentence of the text.
         weight: w, of the law with a shorter context.
+        titles: see `split`.
 
     Raises:
         MissingData: the text is not here.
     """
     v = len(SYMBOLS)  # the end; as a context this code is the start
-    kept = sentences(text)
+    kept = sentences(text, titles)
     counts = triples([*kept, *[""] * round(empty * len(kept))])
     unigram = counts.sum((0, 1))
     p1 = (unigram + weight / (v + 1)) / (unigram.sum() + weight)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from harness.errors import BadOutput, RequestError
+from harness.errors import RequestError
 from harness.method import Measurement, Metric, Task, task
 from harness.seeding import rng
 from harness.types import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 from methods.common.corpora import corpus
 from methods.decoding.making_the_most import scores
 from methods.decoding.making_the_most.chain import Chain, mode_of_length, uniform_binary
+from methods.decoding.making_the_most.domains import piece_of
 from methods.decoding.making_the_most.few_shot import Episodes, question_episodes, symbol_episodes
 from methods.decoding.making_the_most.pairs import code_pairs, restoring_pairs
 from methods.decoding.making_the_most.sentences import dictionary, good_text, trigram_chain
@@ -21,7 +21,6 @@ from methods.decoding.making_the_most.work import (
     ModeWork,
     Nats,
     NeuralModeWork,
-    Piece,
     Reading,
     ReadingWork,
     SegmentWork,
@@ -51,6 +50,8 @@ class ModeSearch(Task[ModeWork, Strings]):
     """Text whose sentences make the model."""
     empty: Fraction = 0.005
     """Empty sentences for each sentence of the text."""
+    titles: bool = True
+    """The full stop of a title ("Mr.") or an initial ends no sentence. If it does, many sentences end in "mr"."""
     lengths: tuple[int, ...] = (20, 40, 60)
     """Lengths asked for, in symbols."""
     beams: tuple[int, ...] = (1, 2, 5, 20)
@@ -58,7 +59,7 @@ class ModeSearch(Task[ModeWork, Strings]):
 
     def load(self, seed: int) -> ModeWork:
         """The model and the exact modes. Does not depend on `seed`."""
-        chain = trigram_chain(self.text, self.empty)
+        chain = trigram_chain(self.text, self.empty, titles=self.titles)
         exact = {length: mode_of_length(chain, length)[1] for length in self.lengths}
         return ModeWork(tuple(self.lengths), tuple(self.beams), chain, exact, dictionary(self.text))
 
@@ -195,21 +196,15 @@ class SegmentScoring(Task[SegmentWork, Nats]):
         Raises:
             RequestError: a text is too short.
         """
-        domains = {}
-        for name, text, first in (
-            ("in_domain", self.in_domain_text, self.in_domain_from),
-            ("near", self.near_text, 0),
-            ("far", self.far_text, 0),
-        ):
-            part = corpus(text)[first:]
-            half = len(part) // 2
-            if max(self.bytes, self.tuning) > half:
-                raise RequestError(
-                    f"'{text}' has {len(part)} bytes: {self.tuning} and {self.bytes} do not fit into its halves"
-                )
-            spare = [half - self.tuning + 1, half - self.bytes + 1]
-            a, b = rng(seed, "pieces", name).integers(spare).tolist()
-            domains[name] = Piece(part[a : a + self.tuning], part[half + b : half + b + self.bytes])
+        texts = {
+            "in_domain": (self.in_domain_text, self.in_domain_from),
+            "near": (self.near_text, 0),
+            "far": (self.far_text, 0),
+        }
+        domains = {
+            name: piece_of(text, first, self.tuning, self.bytes, rng(seed, "pieces", name))
+            for name, (text, first) in texts.items()
+        }
         return SegmentWork(self.model, self.dtype, self.streams, domains)
 
     def amount(self, work: SegmentWork) -> float:
@@ -222,12 +217,7 @@ class SegmentScoring(Task[SegmentWork, Nats]):
         Raises:
             BadOutput: a domain is missing, or much of its text was not scored.
         """
-        if set(output.nats) != set(work.domains):
-            raise BadOutput(f"scored were {sorted(output.nats)}, asked for were {sorted(work.domains)}")
-        for name, count in output.bytes.items():
-            if count < 0.9 * self.bytes:
-                raise BadOutput(f"only {count} of {self.bytes} bytes of '{name}' were scored")
-        return {name: output.nats[name] / output.bytes[name] for name in work.domains}
+        return scores.of_segments(work, output)
 
 
 @task(
@@ -279,9 +269,7 @@ class FewShotLabels(Task[Episodes, Tensor]):
         Raises:
             BadOutput: not one label for each query.
         """
-        if output.shape != (len(work),):
-            raise BadOutput(f"{tuple(output.shape)} labels for {len(work)} queries")
-        return {"accuracy": float((output.cpu() == torch.tensor(work.answers)).double().mean())}
+        return scores.of_labels(work, output)
 
 
 @task(
@@ -348,14 +336,7 @@ class WindowReading(Task[ReadingWork, Reading]):
         Raises:
             BadOutput: much of the text was not read.
         """
-        if output.bytes < 0.9 * len(work.held_out):
-            raise BadOutput(f"only {output.bytes} of {len(work.held_out)} bytes were read")
-        return {
-            "nats_per_byte": output.nats / output.bytes,
-            "flops_per_token": output.flops_per_token,
-            "training_memory": float(output.training_memory),
-            "inference_memory": float(output.inference_memory),
-        }
+        return scores.of_reading(work, output)
 
 
 @task(
