@@ -37,7 +37,7 @@ from methods.decoding.making_the_most.search import (
     depth_first_mode,
     sample,
 )
-from methods.decoding.making_the_most.sentences import state_pairs, trigram_chain, triples
+from methods.decoding.making_the_most.sentences import split, state_pairs, trigram_chain, triples
 from methods.decoding.making_the_most.tasks import DegenerateThreshold
 from tests.conftest import needs_data
 
@@ -104,6 +104,40 @@ def test_dynamic_programmes_equal_enumeration(seed: int, length: int) -> None:
     assert forced.log_p == pytest.approx(log_p)
     assert deep.complete
     assert deep.found.log_p == pytest.approx(log_p)
+
+
+def narrow(chain: Chain, beam: int, length: int, conditional: bool) -> tuple[int, ...]:
+    """Beam search as the card defines it, from enumerated strings alone.
+
+    A prefix is worth the sum of P over the strings of the length that begin with it, which is P(prefix) P(length |
+    prefix); or, by force, P(prefix) itself.
+    """
+    every = {string: math.exp(log_p) for string, log_p in strings_of(chain, length).items()}
+
+    def worth(prefix: tuple[int, ...]) -> float:
+        if not conditional:
+            return chain.log_probability(prefix)
+        return math.fsum(p for string, p in every.items() if string[: len(prefix)] == prefix)
+
+    kept: list[tuple[int, ...]] = [()]
+    for _ in range(length):
+        grown = [(*prefix, symbol) for prefix in kept for symbol in range(chain.end)]
+        kept = sorted(grown, key=worth, reverse=True)[:beam]
+    return max(((*prefix, chain.end) for prefix in kept), key=lambda string: every[string])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 3))
+def test_narrow_beams_equal_their_definition(seed: int, length: int, beam: int) -> None:
+    """Conditional and forced beam search on random chains, against prefixes that are ranked by enumeration."""
+    chain = random_chain(seed)
+    stepper = ChainStepper(chain)
+    guided = beam_search(stepper, beam, length, condition=ExactLength(chain, length))
+    forced = beam_search(stepper, beam, length, length=length)
+    assert guided is not None
+    assert forced is not None
+    assert guided.string == narrow(chain, beam, length, conditional=True)
+    assert forced.string == narrow(chain, beam, length, conditional=False)
 
 
 @settings(max_examples=15, deadline=None)
@@ -206,6 +240,13 @@ def test_a_chain_must_fit_together() -> None:
         global_mode(uniform_binary(20), 10)
     with pytest.raises(ValueError, match="empty strings of its own"):
         searched_threshold(contaminated(chain, 0.1), 10)
+
+
+def test_titles_end_no_sentence() -> None:
+    """Nor do initials, unless they shall; quotes and brackets behind the full stop belong to the sentence before."""
+    raw = 'Mr. Brooke, J. P., said: "Come!" He isn\'t here (yet.) 1832.'
+    assert split(raw) == ["mr brooke j p said come", "he isnt here yet"]
+    assert split(raw, titles=False)[:3] == ["mr", "brooke j", "p said come"]
 
 
 def test_triples_are_counted_within_rows() -> None:

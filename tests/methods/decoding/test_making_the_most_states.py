@@ -110,6 +110,43 @@ def test_gradients_cross_windows_with_recurrence_only(kind: str) -> None:
         assert (found is not None and bool((found != 0).any())) == (mode == "recurrence"), mode
 
 
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_gradients_through_the_recurrence_are_differences(checkpointing: bool) -> None:
+    """The third window's loss along its own gradient, by f and by the decoder's weights, against a central difference.
+
+    With r cut off between the windows the gradient would be another one; that it would is checked, too.
+    """
+    reader, x = Reader(Decoder(50, 16, 2, 2, seed=1), "recurrence", 4), tokens(3, 13)
+    reader.checkpointing = checkpointing
+    assert reader.f is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.nn.init.normal_(reader.f.down.weight, std=0.3)
+
+    def loss() -> Tensor:
+        return reader.windows(x)[2].mean()
+
+    for part in (reader.f, reader.model):
+        parameters = list(part.parameters())
+        gradient = torch.autograd.grad(loss(), parameters, materialize_grads=True, allow_unused=True)
+        size = float(torch.cat([g.flatten() for g in gradient]).norm())
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for p, g in zip(parameters, gradient, strict=True):
+                    p += sign * 0.01 * g / size
+                values.append(float(loss()))
+                for p, g in zip(parameters, gradient, strict=True):
+                    p -= sign * 0.01 * g / size
+        assert (values[0] - values[1]) / 0.02 == pytest.approx(size, rel=0.01)
+    # From window 1 to window 3 alone: what a gradient cut off after one window would lack.
+    _, r = reader.recurrent(x[:, :5], reader.first(3))
+    _, second = reader.recurrent(x[:, 4:9], r)
+    nats, _ = reader.recurrent(x[:, 8:13], second)
+    through = torch.autograd.grad(nats.mean(), r)[0]
+    assert float(through.norm()) > 1e-4
+
+
 def test_checkpointing_keeps_one_window_and_the_gradients() -> None:
     """Peak memory does not grow with the number of windows (check 2); gradients are those of the plain graph."""
     reader = Reader(Decoder(64, 32, 2, 2, seed=0), "recurrence", 16)
