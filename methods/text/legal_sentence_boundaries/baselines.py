@@ -35,7 +35,12 @@ class NupunktModel:
             members = list(vars(sys.modules[name]).values())
             members += [getattr(c, m, None) for c in members if isinstance(c, type) for m in vars(c)]
             self._clear += [m.cache_clear for m in members if hasattr(m, "cache_clear")]
-        self._clear.append(sys.modules["nupunkt.core.tokens"]._token_instance_cache.clear)
+        # 0.5 keeps tokens, 0.8 what it has derived from them and, in the tokenizer, decisions.
+        tokens = sys.modules["nupunkt.core.tokens"]
+        kept = [getattr(tokens, name, None) for name in ("_token_instance_cache", "_derived_cache")]
+        self._clear += [memory.clear for memory in kept if memory is not None]
+        if hasattr(self.tokenizer, "clear_decision_cache"):
+            self._clear.append(self.tokenizer.clear_decision_cache)
         # What another model in this process left would be compared with this one, word list by word list.
         self.forget()
 
@@ -88,6 +93,11 @@ class Nupunkt(Method[Texts, list[Sentences]]):
         if forget:
             self.model.forget()
         return [*self.model.split(self.parts[0])]
+
+
+@method("nupunkt-later", task="sentence-boundaries", packages=("nupunkt>=0.8,<0.9",))
+class NupunktLater(Nupunkt):
+    """The published nupunkt 0.8, faster and with a smaller model; an environment has one release or the other."""
 
 
 def deal(texts: Sequence[str], parts: int) -> list[list[str]]:

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from harness import data
 from harness.errors import MissingData, RequestError
+from methods.text.legibility import ocr
 from methods.text.legibility.glyphs import unifont
 from methods.text.legibility.perturbation import MOST, neighbours, perturb
 from methods.text.legibility.reader import Reader, choose
@@ -23,6 +24,9 @@ WORD = re.compile(r"[a-z]+")
 POLARITY = ("sentence-polarity", "sentence_polarity.jsonl.gz")
 LEGIT = "legit"
 LEGIT_HUB = "dvsth/LEGIT"
+
+Oracle = Literal["noisy-channel-reader", "ocr-reader"]
+"""Who says what is legible where there are no annotators: see `reader` and `ocr`."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,15 @@ def polarity_reader() -> tuple[Reader, tuple[str, ...]]:
 
 
 def oracle_pairs(
-    sizes: Sequence[int], rng: np.random.Generator, *, longest: int, least_n: float, space: str
+    sizes: Sequence[int],
+    rng: np.random.Generator,
+    *,
+    longest: int,
+    least_n: float,
+    space: str,
+    oracle: Oracle = "noisy-channel-reader",
 ) -> list[Pairs]:
-    """Parts of pairs whose choices are the reader's; no word is in two of them, and none twice in one.
+    """Parts of pairs whose choices are an oracle's; no word is in two of them, and none twice in one.
 
     Args:
         sizes: pairs of each part.
@@ -102,8 +112,10 @@ def oracle_pairs(
         longest: letters of the longest word; the shortest has 3.
         least_n: n is uniform from here to 1; k is uniform from 1 to `MOST`.
         space: see `neighbours`.
+        oracle: the reader over the corpus's words, or a recogniser that calls two legible words equally legible.
 
     Raises:
+        MissingPackage: the recogniser's package is not installed.
         RequestError: there are not so many words.
     """
     reader, dictionary = polarity_reader()
@@ -121,8 +133,12 @@ def oracle_pairs(
         [perturb(word, int(k[row, side]), float(n[row, side]), table, rng) for row, word in enumerate(words)]
         for side in (0, 1)
     ]
-    judged = [reader.judge(words, column, rng) for column in columns]
-    choice = choose(np.stack([j[0] for j in judged], 1), np.stack([j[1] for j in judged], 1))
+    if oracle == "ocr-reader":
+        legible = np.stack([ocr.legible(words, column) for column in columns], 1)
+        choice = choose(legible, np.zeros(legible.shape))
+    else:
+        judged = [reader.judge(words, column, rng) for column in columns]
+        choice = choose(np.stack([j[0] for j in judged], 1), np.stack([j[1] for j in judged], 1))
     whole = Pairs(tuple(words), tuple(columns[0]), tuple(columns[1]), k, n, choice)
     ends = np.cumsum([0, *sizes])
     return [whole.take(range(a, b)) for a, b in itertools.pairwise(ends)]

@@ -45,24 +45,25 @@ class Judgements:
 class WordLegibility(Task[Judgements, np.ndarray]):
     """Score perturbed words, so that the legible ones are above 0 and of two the more legible one is higher.
 
-    The output is an array of shape (test pairs, 2). Labels come from a stated reader oracle (`reader`: a noisy channel
-    with Unifont eyes) unless `labels` asks for the annotators of LEGIT.
+    The output is an array of shape (test pairs, 2). Labels come from a stated oracle (`reader`: a noisy channel with
+    Unifont eyes; or `ocr`: a recogniser of text) unless `labels` asks for the annotators of LEGIT.
     """
 
-    labels: Literal["noisy-channel-reader", "annotators"] = "noisy-channel-reader"
-    """Who chose: the reader oracle on words of ``sentence-polarity``, or the people behind the data set LEGIT."""
+    labels: Literal["noisy-channel-reader", "ocr-reader", "annotators"] = "noisy-channel-reader"
+    """Who chose: the reader oracle on words of ``sentence-polarity``, the recogniser PP-OCRv4 of the package
+    rapidocr-onnxruntime on the same words, or the people behind the data set LEGIT."""
     training: PositiveInt = 4000
-    """Pairs to learn from (of the reader's)."""
+    """Pairs to learn from (of an oracle's)."""
     validation: PositiveInt = 500
-    """Pairs to choose an evaluation with (of the reader's)."""
+    """Pairs to choose an evaluation with (of an oracle's)."""
     test: NonNegativeInt = 1000
     """Pairs that are scored; of LEGIT the first ones, 0 for all of them."""
     longest: PositiveInt = 12
-    """Letters of the longest word (of the reader's); the shortest has 3."""
+    """Letters of the longest word (of an oracle's); the shortest has 3."""
     least_n: Fraction = 0.2
-    """The share of exchanged characters is uniform from here to 1 (of the reader's)."""
+    """The share of exchanged characters is uniform from here to 1 (of an oracle's)."""
     space: str = "imgdot"
-    """Space of the neighbours (of the reader's): pixels, or a Hugging Face vision encoder."""
+    """Space of the neighbours (of an oracle's): pixels, or a Hugging Face vision encoder."""
 
     def load(self, seed: int) -> Judgements:
         """The pairs; words of different parts are different."""
@@ -75,7 +76,7 @@ class WordLegibility(Task[Judgements, np.ndarray]):
             )
         if not self.test:
             raise RequestError(
-                "test is 0, which stands for all test pairs of LEGIT; the reader makes as many as asked for"
+                "test is 0, which stands for all test pairs of LEGIT; an oracle makes as many as asked for"
             )
         return Judgements(
             *oracle_pairs(
@@ -84,6 +85,7 @@ class WordLegibility(Task[Judgements, np.ndarray]):
                 longest=self.longest,
                 least_n=self.least_n,
                 space=self.space,
+                oracle=self.labels,
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import cache
+from importlib import metadata
 from itertools import pairwise
 
 import numpy as np
@@ -341,6 +342,18 @@ def test_the_published_package_as_a_method(memories, monkeypatch):
     measured = run_once(method, OPINIONS).metrics
     assert measured["precision_stripped"] > 0.9
     assert measured["recall_raw"] < 0.6 < 0.8 < measured["recall_stripped"]
+    assert method.run() == method.run()
+
+
+def test_the_later_release_as_a_method():
+    pytest.importorskip("nupunkt")
+    if not metadata.version("nupunkt").startswith("0.8"):
+        pytest.skip("needs nupunkt 0.8, which no environment has beside 0.5")
+    assert len(published_model().split([PASSAGE])[0]) == 2
+    method = baselines.NupunktLater()
+    measured = run_once(method, OPINIONS).metrics
+    assert measured["precision_stripped"] > 0.9
+    assert measured["recall_stripped"] > 0.8
     assert method.run() == method.run()
 
 
