@@ -96,7 +96,13 @@ class Reader(nn.Module):
             raise RequestError(f"a reader of the mode {self.mode} has no recurrence")
         inputs = torch.cat([r[:, None], self.model.embed(piece[:, :-1])], 1)
         out = self.model(inputs, lead=1, masked=masked)
-        return _nats(out.logits[:, 1:], piece[:, 1:]), self.f(out.hidden[self.layer].mean(1))
+        return _nats(out.logits, piece[:, 1:]), self.f(out.hidden[self.layer].mean(1))
+
+    def cached(self, piece: Tensor, past: States | None) -> tuple[Tensor, States]:
+        """One window after cached states: nats of its targets, and the states of the next, cut off from the gradient."""
+        out = self.model(self.model.embed(piece[:, :-1]), past)
+        kept = [(k.detach(), v.detach()) for k, v in newest(out.states, self.context)]
+        return _nats(out.logits, piece[:, 1:]), kept
 
     def windows(self, tokens: Tensor) -> list[Tensor]:
         """Nats of the targets of each window in order; the windows of a row share what they carry.
@@ -108,7 +114,8 @@ class Reader(nn.Module):
             tokens: shape (rows, n + 1).
         """
         n = tokens.shape[1] - 1
-        r, past, nats = self.first(len(tokens)), None, []
+        r, nats = self.first(len(tokens)), []
+        past: States | None = None
         for start in range(0, n, self.window):
             piece = tokens[:, start : start + self.window + 1]
             if self.mode == "recurrence":
@@ -117,10 +124,7 @@ class Reader(nn.Module):
                 else:
                     each, r = self.recurrent(piece, r)
             elif self.mode == "cache":
-                out = self.model(self.model.embed(piece[:, :-1]), past)
-                kept: States = newest(out.states, self.context)
-                past = [(k.detach(), v.detach()) for k, v in kept]
-                each = _nats(out.logits, piece[:, 1:])
+                each, past = self.cached(piece, past)
             else:
                 each = self._independent(tokens, start, piece)
             nats.append(each)
@@ -129,7 +133,7 @@ class Reader(nn.Module):
     def _independent(self, tokens: Tensor, start: int, piece: Tensor) -> Tensor:
         again = min(start, self.context) if self.mode == "overlap" else 0
         inputs = self.model.embed(tokens[:, start - again : start + piece.shape[1] - 1])
-        return _nats(self.model(inputs).logits[:, again:], piece[:, 1:])
+        return _nats(self.model(inputs).logits, piece[:, 1:])
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Mean nats of the targets of rows of B windows, shape (rows, B w + 1)."""
@@ -139,21 +143,34 @@ class Reader(nn.Module):
         return torch.cat(self.windows(tokens), 1).mean()
 
     def accumulate(self, tokens: Tensor) -> None:
-        """The same gradients with as little memory as the mode allows: a backward pass after each window."""
+        """The same gradients with the activations of one window at a time: a backward pass for each window."""
         n = tokens.shape[1] - 1
+        count = len(tokens) * n
         if self.mode == "recurrence":
-            self.loss(tokens).backward()
+            self._through_time([tokens[:, s : s + self.window + 1] for s in range(0, n, self.window)], count)
             return
         past: States | None = None
         for start in range(0, n, self.window):
             piece = tokens[:, start : start + self.window + 1]
             if self.mode == "cache":
-                out = self.model(self.model.embed(piece[:, :-1]), past)
-                each = _nats(out.logits, piece[:, 1:])
-                past = [(k.detach(), v.detach()) for k, v in newest(out.states, self.context)]
+                each, past = self.cached(piece, past)
             else:
                 each = self._independent(tokens, start, piece)
-            (each.sum() / (len(tokens) * n)).backward()
+            (each.sum() / count).backward()
+
+    def _through_time(self, pieces: list[Tensor], count: int) -> None:
+        """Forward for the vector that each window begins with, then back from the last window to the first."""
+        carried = [self.first(len(pieces[0]))]
+        with torch.no_grad():
+            for piece in pieces[:-1]:
+                carried.append(self.recurrent(piece, carried[-1])[1])
+        gradient: Tensor | None = None
+        for piece, r in zip(reversed(pieces), reversed(carried), strict=True):
+            nats, following = self.recurrent(piece, r.requires_grad_())
+            loss = nats.sum() / count
+            # What later windows want of this one comes through the vector that it hands on.
+            (loss if gradient is None else loss + (following * gradient).sum()).backward()
+            gradient = r.grad
 
     @torch.no_grad()
     def read(self, tokens: Tensor) -> Tensor:
@@ -174,8 +191,12 @@ class Reader(nn.Module):
 
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    flat = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return flat.view_as(targets)
+    """Nats of the targets (rows, n); what stands in front of the last n logits predicts nothing that counts."""
+    lead = logits.shape[1] - targets.shape[1]
+    # Labels that are ignored, and not a slice of the logits, which would be a copy of them.
+    labels = F.pad(targets, (lead, 0), value=-100)
+    flat = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none")
+    return flat.view_as(labels)[:, lead:]
 
 
 def finetune(

@@ -10,19 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.errors import RequestError
+from harness.errors import BadOutput, RequestError
 from harness.seeding import rng
 from harness.testing import run_once
-from methods.decoding.making_the_most import labelling
+from methods.decoding.making_the_most import domains, labelling, scores
 from methods.decoding.making_the_most.baselines import DynamicEvaluation, PlainPrompt
 from methods.decoding.making_the_most.dynamic_evaluation import dynamic_evaluation
-from methods.decoding.making_the_most.few_shot import Learner, question_episodes, symbol_map
+from methods.decoding.making_the_most.few_shot import Episodes, Learner, question_episodes, symbol_map
 from methods.decoding.making_the_most.hidden_state import Slots, Update, adapted, score
 from methods.decoding.making_the_most.memory import peak_bytes
 from methods.decoding.making_the_most.method import HiddenStateOptimisation, OptimisedPrompt, RecurrentWindows
 from methods.decoding.making_the_most.recurrence import Reader, finetune
 from methods.decoding.making_the_most.states import CausalModel, Decoder, PretrainedDecoder, slots
 from methods.decoding.making_the_most.tasks import FewShotLabels, SegmentScoring, WindowReading
+from methods.decoding.making_the_most.work import Nats, Piece, Reading, ReadingWork, SegmentWork
 from tests.conftest import needs_data
 
 
@@ -147,27 +148,38 @@ def test_gradients_through_the_recurrence_are_differences(checkpointing: bool) -
     assert float(through.norm()) > 1e-4
 
 
-def test_checkpointing_keeps_one_window_and_the_gradients() -> None:
-    """Peak memory does not grow with the number of windows (check 2); gradients are those of the plain graph."""
+def test_one_windows_activations_are_kept_and_the_gradients_are_the_same() -> None:
+    """Peak memory does not grow with the number of windows (check 2); gradients are those of the plain graph.
+
+    Window by window, backwards, it is little more than that of a plain window with one token more.
+    """
     reader = Reader(Decoder(64, 32, 2, 2, seed=0), "recurrence", 16)
     assert reader.f is not None
     torch.nn.init.normal_(reader.f.down.weight, std=0.1)
-    peaks = {}
+    peaks: dict[tuple[bool | str, int], int] = {}
     for checkpointing in (True, False):
         reader.checkpointing = checkpointing
         for count in (2, 8):
             x = torch.from_numpy(rng(1, "x").integers(64, size=(8, 16 * count + 1)))
             reader.accumulate(x)  # so that the gradients' buffers are there
-            peaks[checkpointing, count] = peak_bytes(lambda x=x: reader.accumulate(x))
+            peaks[checkpointing, count] = peak_bytes(lambda x=x: reader.loss(x).backward())
+            peaks["apart", count] = peak_bytes(lambda x=x: reader.accumulate(x))
     assert peaks[True, 8] < 1.1 * peaks[True, 2]
     assert peaks[False, 8] > 2 * peaks[False, 2]
+    assert peaks["apart", 8] < 1.1 * peaks["apart", 2]
+    one_more = Reader(reader.model, "plain", 17)
+    assert peaks["apart", 8] < 1.1 * peak_bytes(lambda: one_more.accumulate(x[:, :35]))
     gradients = []
-    for checkpointing in (True, False):
-        reader.checkpointing = checkpointing
+    for checkpointing in (True, False, None):
+        reader.checkpointing = bool(checkpointing)
         reader.zero_grad(set_to_none=True)
-        reader.loss(x).backward()
+        if checkpointing is None:
+            reader.accumulate(x)
+        else:
+            reader.loss(x).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in reader.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1])
+    torch.testing.assert_close(gradients[0], gradients[2])
 
 
 def test_ways_of_reading_agree_in_their_limits() -> None:
@@ -438,3 +450,35 @@ def test_methods_measure_what_they_declare(tmp_path: Any) -> None:
     reading = WindowReading(model="untrained", bytes=2000, streams=4, steps=1, batch=2, span=32)
     metrics = run_once(RecurrentWindows(), reading, cache=tmp_path).metrics
     assert metrics["training_memory"] > metrics["inference_memory"] > 0
+
+
+def test_pieces_to_tune_on_and_to_score_never_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One from each half of what is left of a text, at places of the stream's."""
+    monkeypatch.setattr(domains, "corpus", lambda _: torch.arange(200, dtype=torch.uint8))
+    pieces = [domains.piece_of("any", 100, 10, 20, rng(seed, "pieces")) for seed in range(20)]
+    for piece in pieces:
+        assert (len(piece.tuning), len(piece.scored)) == (10, 20)
+        assert 100 <= piece.tuning[0] <= 140
+        assert 150 <= piece.scored[0] <= 180
+    assert len({int(piece.tuning[0]) for piece in pieces}) > 1
+    with pytest.raises(RequestError, match="do not fit into its halves"):
+        domains.piece_of("any", 100, 10, 51, rng(0, "pieces"))
+
+
+def test_scores_refuse_what_is_missing() -> None:
+    """A domain, much of a text, a label."""
+    text = torch.zeros(100, dtype=torch.uint8)
+    segments = SegmentWork("untrained", "float32", 1, {"far": Piece(text, text)})
+    assert scores.of_segments(segments, Nats({"far": 200.0}, {"far": 100})) == {"far": 2.0}
+    with pytest.raises(BadOutput, match="asked for were"):
+        scores.of_segments(segments, Nats({"near": 200.0}, {"near": 100}))
+    with pytest.raises(BadOutput, match="only 80 of 100 bytes of 'far'"):
+        scores.of_segments(segments, Nats({"far": 200.0}, {"far": 80}))
+    reading = ReadingWork("untrained", "float32", text, text, 1, 0, 1, 96, 0.001)
+    assert scores.of_reading(reading, Reading(150.0, 100, 1.0, 2, 3))["nats_per_byte"] == 1.5
+    with pytest.raises(BadOutput, match="only 80 of 100"):
+        scores.of_reading(reading, Reading(150.0, 80, 1.0, 2, 3))
+    episodes = Episodes([[], []], [0, 1], [[2, 3]] * 2, [0, 1])
+    assert scores.of_labels(episodes, torch.tensor([0, 0])) == {"accuracy": 0.5}
+    with pytest.raises(BadOutput, match="labels for 2 queries"):
+        scores.of_labels(episodes, torch.tensor([0]))
