@@ -100,7 +100,7 @@ def _molecules() -> tuple[str, ...]:
     try:
         from rdkit import RDConfig
     except ImportError as error:
-        raise MissingPackage(f"the text 'molecules' needs rdkit: {error}") from error
+        raise MissingPackage(f"the text 'molecules' needs rdkit, pip install rdkit: {error}") from error
     path = Path(RDConfig.RDDataDir) / "NCI" / "first_5K.smi"
     if not path.exists():
         raise MissingData(f"this rdkit carries no {path}")

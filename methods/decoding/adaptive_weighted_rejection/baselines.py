@@ -8,9 +8,16 @@ import numpy as np
 
 from harness.method import Method, method
 from harness.types import Fraction, NonNegativeInt, PositiveInt
+from methods.decoding.adaptive_weighted_rejection.constraints import by_spelling, prefix_mask
 from methods.decoding.adaptive_weighted_rejection.generation import Generations, Population, Problem
 from methods.decoding.adaptive_weighted_rejection.particles import Cost, Particle, Step, particles
-from methods.decoding.adaptive_weighted_rejection.rejection import Draw, Test, masked, negative_binomial
+from methods.decoding.adaptive_weighted_rejection.rejection import (
+    Draw,
+    Test,
+    from_mask,
+    masked,
+    negative_binomial,
+)
 from methods.decoding.adaptive_weighted_rejection.weights import Pair, WeightSums
 from methods.decoding.language_models import FloatArray
 
@@ -26,6 +33,8 @@ class Sampler(Method[Problem, Generations]):
     """Whether the constraint is asked for the whole string, because the draws do not ask."""
     exact = False
     """Whether the incremental weights are exact local masses."""
+    proper = True
+    """Whether the mean weight of an answer is an unbiased estimate of P(language)."""
 
     @abstractmethod
     def step(self) -> Step:
@@ -50,7 +59,7 @@ class Sampler(Method[Problem, Generations]):
                 limit=self.work.settings.limit, rng=rng, cost=cost, check_end=self.checks_end,
             )  # fmt: skip
             populations.append(self.gather(population))
-        return Generations(populations, cost, len(self.model.vocabulary), self.exact)
+        return Generations(populations, cost, len(self.model.vocabulary), self.exact, self.proper)
 
     def gather(self, population: list[Particle]) -> Population:
         """Particles as texts."""
@@ -81,14 +90,25 @@ class TokenMasking(Sampler):
     """Particles."""
     threshold: Fraction = 0.0
     """Resample where the effective number of particles is below this share of them."""
+    prune: bool = False
+    """Evaluate tokens in the order of their spelling and leave out those that begin with one that failed: the same mask
+    from fewer evaluations, of any test that says of a text whether it can be completed."""
     answers: NonNegativeInt = 0
     """Answers to draw; 0: as many as the task asks for."""
 
     exact = True
 
+    def prepare(self, work: Problem) -> None:
+        """As `Sampler.prepare`; the vocabulary is sorted where that is wanted."""
+        super().prepare(work)
+        self.order = by_spelling(self.model.vocabulary) if self.prune else []
+
     def step(self) -> Step:
-        """One draw of `masked`."""
-        return masked
+        """One draw of `masked`, or from the mask of `prefix_mask`."""
+        if not self.prune:
+            return masked
+        vocabulary, order = self.model.vocabulary, self.order
+        return lambda p, test, rng: from_mask(p, *prefix_mask(vocabulary, order, test), rng)
 
 
 @method("base-sampling", task="constrained-generation")
@@ -97,6 +117,8 @@ class BaseSampling(Sampler):
 
     answers: NonNegativeInt = 0
     """Answers to draw; 0: as many as the task asks for."""
+
+    proper = False
 
     def step(self) -> Step:
         """From p, with weight 1 and no test."""
@@ -189,7 +211,7 @@ class GenlmAwrs(Sampler):
                 self.proper, (seed + number) % 2**31, cost,
             )  # fmt: skip
             populations.append(self.gather(found))
-        return Generations(populations, cost, len(self.model.vocabulary))
+        return Generations(populations, cost, len(self.model.vocabulary), proper=self.proper)
 
 
 @method("negative-binomial-weights", task="weight-estimates")

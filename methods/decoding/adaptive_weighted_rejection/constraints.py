@@ -6,7 +6,6 @@ None of them is compiled against a vocabulary. Regular expressions are matched b
 
 from __future__ import annotations
 
-import codecs
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import MissingPackage
+from methods.decoding.adaptive_weighted_rejection.characters import kinds_decide, representatives, split
 from methods.decoding.adaptive_weighted_rejection.particles import Context
 from methods.decoding.adaptive_weighted_rejection.rejection import Test
 from methods.decoding.ebnf import scannerless
@@ -74,40 +74,51 @@ class Constraint(ABC):
     def mask(self, vocabulary: Vocabulary, prefix: Sequence[int]) -> np.ndarray:
         """C of all tokens after a prefix at once: bool, shape (vocabulary,).
 
-        The same as the test of `context` for each token, with fewer evaluations: what cannot be completed cannot be by
-        writing on, so that tokens which begin with one that failed are not tried.
+        The same as the test of `context` for each token, with the fewer evaluations of `prefix_mask`.
         """
-        test = self.context(vocabulary)(prefix)
-        passes = np.zeros(len(vocabulary), bool)
-        passes[vocabulary.eos] = test(vocabulary.eos)
-        failed: bytes | None = None
-        for token in sorted(range(len(vocabulary)), key=vocabulary.tokens.__getitem__):
-            spelled = vocabulary.tokens[token]
-            if not spelled or token == vocabulary.eos or (failed is not None and spelled.startswith(failed)):
-                continue
-            passes[token] = test(token)
-            if not passes[token]:
-                failed = spelled
-        return passes
+        return prefix_mask(vocabulary, by_spelling(vocabulary), self.context(vocabulary)(prefix))[0]
 
 
-def readable(text: bytes) -> str | None:
-    """UTF-8 as text, without the unfinished character at its end; None where it is not the beginning of UTF-8."""
-    if text.isascii():
-        return text.decode()
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        return decoder.decode(text)
-    except UnicodeDecodeError:
-        return None
+def by_spelling(vocabulary: Vocabulary) -> list[int]:
+    """The tokens that spell something, in the order of what they spell."""
+    spelling = [token for token in range(len(vocabulary)) if vocabulary.tokens[token]]
+    return sorted(spelling, key=vocabulary.tokens.__getitem__)
+
+
+def prefix_mask(vocabulary: Vocabulary, order: Sequence[int], test: Test) -> tuple[np.ndarray, int]:
+    """C of all tokens of one context, and how often it was evaluated.
+
+    What cannot be completed cannot be by writing on, so that tokens which begin with one that failed are not tried.
+
+    Args:
+        vocabulary: the tokens.
+        order: what `by_spelling` says of it.
+        test: C, of a constraint over texts.
+
+    Returns:
+        bool, shape (vocabulary,), and the evaluations.
+    """
+    passes = np.zeros(len(vocabulary), bool)
+    passes[vocabulary.eos] = test(vocabulary.eos)
+    failed: bytes | None = None
+    calls = 1
+    for token in order:
+        if failed is not None and vocabulary.tokens[token].startswith(failed):
+            continue
+        calls += 1
+        passes[token] = test(token)
+        if not passes[token]:
+            failed = vocabulary.tokens[token]
+    return passes, calls
 
 
 class Pattern(Constraint):
     """The texts that a regular expression matches as a whole.
 
     `regex` answers by a partial match. It does not look ahead of the end, so that a few patterns with look-arounds have
-    prefixes that cannot be completed, and so have unfinished characters that the expression does not admit; a string that
-    gets stuck there has weight 0.
+    prefixes that cannot be completed; a string that gets stuck there has weight 0. A text that ends inside a character is
+    a prefix where some character that begins like this makes one; where the expression tells more characters apart than
+    `kinds_decide` can see, it always is, and may get stuck too.
 
     Raises:
         MissingPackage: regex is not installed.
@@ -118,23 +129,31 @@ class Pattern(Constraint):
         try:
             import regex
         except ImportError as error:
-            raise MissingPackage(f"patterns need the package regex: {error}") from error
+            raise MissingPackage(f"patterns need the package regex, pip install regex: {error}") from error
         try:
             self.expression: Any = regex.compile(pattern)
         except regex.error as error:
             raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+        self._kinds_decide = kinds_decide(self.expression)
 
     def prefix(self, text: bytes) -> bool:
         """See `Constraint.prefix`."""
-        read = readable(text)
-        return read is not None and self.expression.fullmatch(read, partial=True) is not None
+        parts = split(text)
+        if parts is None or not self._begins(parts[0]):
+            return False
+        whole, start = parts
+        if not start or not self._kinds_decide:
+            return True
+        said = (character for character in set(whole) if character.encode().startswith(start))
+        return any(self._begins(whole + character) for character in (*representatives(start), *said))
+
+    def _begins(self, text: str) -> bool:
+        return self.expression.fullmatch(text, partial=True) is not None
 
     def complete(self, text: bytes) -> bool:
         """See `Constraint.complete`."""
-        read = readable(text)
-        if read is None or read.encode() != text:
-            return False
-        return self.expression.fullmatch(read) is not None
+        parts = split(text)
+        return parts is not None and not parts[1] and self.expression.fullmatch(parts[0]) is not None
 
 
 class Parsed(Constraint):
@@ -152,7 +171,7 @@ class Parsed(Constraint):
         try:
             import llguidance
         except ImportError as error:
-            raise MissingPackage(f"grammars need llguidance: {error}") from error
+            raise MissingPackage(f"grammars need llguidance, pip install llguidance: {error}") from error
         self._start = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), rules, log_level=0)
         if self._start.is_error():
             raise ValueError(f"llguidance cannot read the grammar: {self._start.get_error()}")
@@ -214,7 +233,9 @@ class Molecule(Constraint):
             import partialsmiles
             from rdkit import Chem, RDLogger
         except ImportError as error:
-            raise MissingPackage(f"molecules need partialsmiles and rdkit: {error}") from error
+            raise MissingPackage(
+                f"molecules need their parsers, pip install partialsmiles rdkit: {error}"
+            ) from error
         RDLogger.DisableLog("rdApp.*")
         self._parse, self._error, self._chem = partialsmiles.ParseSmiles, partialsmiles.Error, Chem
 

@@ -122,12 +122,14 @@ class Generations:
         cost: of all together.
         vocabulary: tokens of the model, the end of sequence included.
         exact: whether the incremental weights are the exact local masses Z.
+        proper: whether the mean weight of an answer is an unbiased estimate of P(language).
     """
 
     populations: list[Population]
     cost: Cost
     vocabulary: int
     exact: bool = False
+    proper: bool = False
 
 
 def patterns() -> list[str]:

@@ -11,6 +11,7 @@ from harness.method import Measurement, Method, Metric, method
 from harness.types import Fraction, NonNegativeInt, PositiveInt
 from methods.decoding.adaptive_weighted_rejection.baselines import Sampler
 from methods.decoding.adaptive_weighted_rejection.constraints import grammar_context
+from methods.decoding.adaptive_weighted_rejection.generation import Problem as Generation
 from methods.decoding.adaptive_weighted_rejection.particles import Cost, Particle, Step, particles
 from methods.decoding.adaptive_weighted_rejection.rejection import Batch, Draw, Test, awrs
 from methods.decoding.adaptive_weighted_rejection.weights import MaskedContexts, Pair, WeightSums
@@ -36,6 +37,11 @@ class AdaptiveWeightedRejection(Sampler):
     """Accepted draws behind a weight of the geometric version; more than two choose it."""
     answers: NonNegativeInt = 0
     """Answers to draw; 0: as many as the task asks for."""
+
+    def prepare(self, work: Generation) -> None:
+        """See `Sampler.prepare`."""
+        super().prepare(work)
+        self.proper = self.version != "improper"
 
     def step(self) -> Step:
         """One draw of `awrs`."""

@@ -274,9 +274,13 @@ def negative_binomial(p: FloatArray, test: Test, rng: np.random.Generator, most:
 def masked(p: FloatArray, test: Test, rng: np.random.Generator) -> Draw:
     """Exact locally constrained decoding: C on the whole vocabulary, w = Z."""
     mask = np.fromiter((test(token) for token in range(len(p))), bool, len(p))
-    q = np.where(mask, p, 0.0)
-    cumulated = np.cumsum(q)
+    return from_mask(p, mask, len(p), rng)
+
+
+def from_mask(p: FloatArray, mask: np.ndarray, calls: int, rng: np.random.Generator) -> Draw:
+    """A token from p restricted to a mask, bool, shape (vocabulary,), with w = Z; `calls` is what the mask cost."""
+    cumulated = np.cumsum(np.where(mask, p, 0.0))
     if cumulated[-1] <= 0:
-        return Draw(None, 0.0, len(p))
+        return Draw(None, 0.0, calls)
     token = int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))
-    return Draw(min(token, int(np.searchsorted(cumulated, cumulated[-1]))), float(cumulated[-1]), len(p))
+    return Draw(min(token, int(np.searchsorted(cumulated, cumulated[-1]))), float(cumulated[-1]), calls)

@@ -36,7 +36,7 @@ Domain = Literal["headers", "json", "sql", "molecules", "patterns"]
         Metric("log_probability", "nats", "higher", "Weighted mean log P of the strings."),
         Metric("log_mass", "nats", "neither", "Log of the mean weight, which estimates P(language)."),
         Metric("divergence", "nats", "neither", "Mean -log Z of the tokens; of exact Z only, else -1."),
-        Metric("kl", "nats", "lower", "KL(local masking || P given the language), of exact Z only, else -1."),
+        Metric("kl", "nats", "lower", "Of the answers to P given the language, at most so much; else -1."),
         Metric(
             "perplexity", "", "lower", "Of the n-gram model for each token of held-out headers; else 0.", True
         ),
@@ -49,8 +49,12 @@ class ConstrainedGeneration(Task[Problem, Generations]):
     """Generate strings of a language that is known by a test alone, from a language model.
 
     An answer is a weighted set of strings, and what it is worth is the normalised weight of its correct strings: in
-    `patterns` those that match the expression, elsewhere those in the language. `kl` is estimated from the answers of
-    one string w with exact weights W(w): KL(LCD || Q) = log E[W] - E[log W].
+    `patterns` those that match the expression, elsewhere those in the language.
+
+    Where weights are proper, the mean weight M of an answer has E[M] = P(language), and a string that is drawn from the
+    answer in proportion to the weights has a law whose KL divergence from Q, P given the language, is at most
+    log E[M] - E[log M]. `kl` estimates that over the answers that have a weight above 0. For masking with one particle it
+    is the divergence of locally constrained decoding itself, elsewhere a bound from above.
     """
 
     domain: Domain = "headers"
@@ -126,14 +130,12 @@ class ConstrainedGeneration(Task[Problem, Generations]):
             for one in answers
         ]
         alive = [bool(share.sum() > 0) for share in shares]
-        logs = np.concatenate([one.log_weights for one in answers])
+        masses = np.array([mean_log(one.log_weights) for one in answers])
         kl = divergence = -1.0
-        if output.exact:
-            z = np.array([w for w in cost.weights if w > 0])
-            divergence = float(-np.log(z).mean())
-            finite = logs[logs > -np.inf]
-            if all(len(one.texts) == 1 for one in answers) and len(finite) == len(logs):
-                kl = max(0.0, mean_log(logs) - float(logs.mean()))
+        if output.proper and any(alive):
+            kl = max(0.0, mean_log(masses[alive]) - float(masses[alive].mean()))
+        if output.exact and any(cost.weights):
+            divergence = float(-np.log([w for w in cost.weights if w > 0]).mean())
         likely = [float(s @ one.log_p) for s, one, lives in zip(shares, answers, alive, strict=True) if lives]
         per_token = cost.calls / cost.tokens
         return Measurement(
@@ -147,7 +149,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
                 "model_time": cost.model / cost.tokens,
                 "tokens": cost.tokens / len(answers),
                 "log_probability": float(np.mean(likely)) if likely else -1e9,
-                "log_mass": max(-1e9, mean_log(np.array([mean_log(one.log_weights) for one in answers]))),
+                "log_mass": max(-1e9, mean_log(masses)),
                 "divergence": divergence,
                 "kl": kl,
                 "perplexity": held_out_perplexity(self.order, self.entries) if self.named == "ngram" else 0.0,

@@ -107,6 +107,20 @@ def test_weights_are_proper_for_any_law(weights: list[float], passes: set[int], 
     assert proper == pytest.approx([q if v in passes else 0 for v, q in enumerate(p)], abs=1e-10)
 
 
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=5), st.sets(st.integers(0, 4)))
+@settings(max_examples=12, deadline=None)
+def test_evaluations_are_at_most_those_of_rejection_with_replacement(
+    weights: list[float], passes: set[int]
+) -> None:
+    p = np.array(weights) / sum(weights)
+    passes = {v for v in passes if v < len(p)} or {0}
+    mass = p[list(passes)].sum()  # exp(-KL(local masking || p)), so that the bound is exp(KL)
+    one = sum(w * improper(p, passes.__contains__, lambda q, o=o: o).calls for w, o in all_orders(p))
+    weighted = sum(w * recursive(p, passes.__contains__, lambda q, o=o: o).calls for w, o in all_orders(p))
+    assert one <= min(1 / mass, len(p)) + 1e-9
+    assert one - 1e-9 <= weighted <= one + 1 + 1e-9
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_geometric_has_the_law_of_the_negative_binomial(example: tuple) -> None:
     p, passes = np.array(example[0]), example[1]

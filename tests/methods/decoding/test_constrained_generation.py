@@ -7,8 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from methods.decoding.adaptive_weighted_rejection import baselines
+from methods.decoding.adaptive_weighted_rejection.characters import range_of, representatives, split
 from methods.decoding.adaptive_weighted_rejection.constraints import (
     HEADER,
     JSON_SCHEMA,
@@ -87,6 +90,7 @@ def exact_mass(limit: int = 12) -> float:
         AdaptiveWeightedRejection(version="two-loop"),
         AdaptiveWeightedRejection(accepts=3),
         baselines.TokenMasking(),
+        baselines.TokenMasking(prune=True),
         baselines.SampleRerank(particles=50),
         baselines.TwistedSmc(particles=50),
     ],
@@ -188,9 +192,40 @@ def test_one_token_is_admitted_as_by_the_mask() -> None:
 
 def test_unusual_tokens_never_pass() -> None:
     test = Pattern("a*").context(LETTERS)([0])
-    # The first byte of a character may still become anything; the byte after it decides.
-    assert [test(token) for token in range(8)] == [True, False, False, False, True, False, False, True]
+    assert [test(token) for token in range(8)] == [True, False, False, False, False, False, False, True]
     assert not any(map(Pattern("a*").context(LETTERS)([0, 4]), range(8)))
+
+
+@pytest.mark.parametrize("pattern", [HEADER, r"a[^b]\d*", r"(\w+)-\1", r"\s*", r"[!-~]+", r"(?>a.|\S\S)"])
+def test_the_beginning_of_a_character_passes_where_a_character_does(pattern: str) -> None:
+    constraint = Pattern(pattern)
+    for whole in ("", "a", "def é", "def f()", "é-", "éß-é", "\xa0"):
+        assert constraint._kinds_decide
+        for lead in range(0xC2, 0xE1):
+            first, last = range_of(bytes([lead]))
+            some = any(constraint.prefix((whole + chr(code)).encode()) for code in range(first, last + 1))
+            assert constraint.prefix(whole.encode() + bytes([lead])) == some, (whole, lead)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\p{Greek}", "é+", r"\xe9", "(?i)k+", r"[[:alpha:]]", "(?:foo){e<=1}", r"\N{DIGIT ONE}"]
+)
+def test_expressions_that_tell_more_apart_are_not_second_guessed(pattern: str) -> None:
+    assert not Pattern(pattern)._kinds_decide
+
+
+@given(st.characters(min_codepoint=0x80, exclude_categories=["Cs"]))
+def test_the_range_of_the_beginning_of_a_character_holds_it(character: str) -> None:
+    spelled = character.encode()
+    for length in range(1, len(spelled)):
+        first, last = range_of(spelled[:length])
+        assert first <= ord(character) <= last
+        assert all(chr(code).encode().startswith(spelled[:length]) for code in (first, last))
+        assert split(b"ab" + spelled[:length]) == ("ab", spelled[:length])
+        some = representatives(spelled[:length])
+        assert some
+        assert all(one.encode().startswith(spelled[:length]) for one in some)
+    assert split(b"\xc3\xc3") is None
 
 
 @needs_data("regex-patterns")
@@ -236,8 +271,25 @@ def test_divergence_of_masking_is_estimated() -> None:
     logs = np.concatenate([one.log_weights for one in output.populations])
     metrics = method.measure(output).metrics
     # KL(LCD || Q) = log Z - E[log W], with the exact Z of the language.
-    assert metrics["kl"] == pytest.approx(np.log(exact_mass(60)) - logs.mean(), abs=0.1)
+    exact = np.log(exact_mass(60)) - logs.mean()
+    assert metrics["kl"] == pytest.approx(exact, abs=0.1)
     assert metrics["log_mass"] == pytest.approx(log_sum(logs) - np.log(len(logs)))
+
+
+def test_more_particles_have_a_smaller_bound_on_the_divergence() -> None:
+    found = []
+    for method in (AdaptiveWeightedRejection(), AdaptiveWeightedRejection(particles=16)):
+        found.append(ready(method, 150, limit=30).measure(method.run()).metrics["kl"])  # type: ignore[arg-type]
+    assert 0 <= found[1] < found[0] / 2
+    for method in (AdaptiveWeightedRejection(version="improper"), baselines.BaseSampling()):
+        assert ready(method, 5).measure(method.run()).metrics["kl"] == -1  # type: ignore[arg-type]
+
+
+def test_pruning_gives_the_mask_of_fewer_evaluations() -> None:
+    full, pruned = (ready(baselines.TokenMasking(prune=prune), 40).run() for prune in (False, True))
+    assert [one.texts for one in full.populations] == [one.texts for one in pruned.populations]
+    assert full.cost.weights == pytest.approx(pruned.cost.weights)
+    assert pruned.cost.calls < full.cost.calls
 
 
 class Speaker:
