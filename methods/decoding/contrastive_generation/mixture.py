@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -80,6 +81,14 @@ class Problem:
         """The novel domain of each of `documents` by its number, -1 for familiar ones: int64."""
         counts = [len(self.familiar), *(len(texts) for texts in self.novel.values())]
         return np.repeat(np.arange(-1, len(self.novel)), counts)
+
+
+def digest(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in their order, by which what was made from them is kept in the cache."""
+    total = hashlib.sha256()
+    for text in texts:
+        total.update(text.encode() + b"\x00")
+    return total.hexdigest()
 
 
 class Mixture:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from harness.errors import MissingPackage, RequestError
 from harness.method import Context
 from methods.common.language_model import fit
 from methods.decoding.contrastive_generation.characters import CharacterModel
-from methods.decoding.contrastive_generation.mixture import CHARACTERS, Problem, Recipe
+from methods.decoding.contrastive_generation.mixture import CHARACTERS, Problem, Recipe, digest
 from methods.decoding.contrastive_generation.models import (
     CausalTransformer,
     TextModel,
@@ -45,7 +44,7 @@ def models(problem: Problem, context: Context) -> tuple[TextModel, TextModel]:
     base: dict[str, Any]
     if recipe.pretrained == CHARACTERS:
         fields = ("hidden", "length", "pretraining_epochs", "pretraining_rate", "batch")
-        base = {name: getattr(recipe, name) for name in fields} | {"documents": _digest(problem.base)}
+        base = {name: getattr(recipe, name) for name in fields} | {"documents": digest(problem.base)}
 
         def pretrain(model: TextModel) -> None:
             stream = seeding.torch_generator(0, "pretraining order")
@@ -59,7 +58,7 @@ def models(problem: Problem, context: Context) -> tuple[TextModel, TextModel]:
         reference = CausalTransformer.load(recipe.pretrained, context.device, recipe.dtype)
         # Weights that change under one name have another commit on the hub.
         base = {"name": recipe.pretrained, "commit": getattr(reference.module.config, "_commit_hash", None)}
-    content = {**dataclasses.asdict(recipe), "base": base, "documents": _digest(problem.documents)}
+    content = {**dataclasses.asdict(recipe), "base": base, "documents": digest(problem.documents)}
     tuned = _kept(
         "novelty-tuned", content, reference.copy(), lambda m: tune(m, problem.documents, recipe), context.cache
     )
@@ -85,13 +84,6 @@ def _kept(
     load_model(start.module, str(path), device=str(start.device))
     start.module.eval()
     return start
-
-
-def _digest(texts: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode() + b"\x00")
-    return digest.hexdigest()
 
 
 def tune(model: TextModel, documents: Sequence[str], recipe: Recipe) -> None:

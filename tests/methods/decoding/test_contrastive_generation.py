@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from harness.errors import BadOutput, RequestError
 from harness.method import Context
@@ -228,8 +233,12 @@ def test_ngram_reference_counts_texts() -> None:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of the models, and of the judge, which a task keeps where the harness does."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("HARNESS_CACHE", str(folder))
+        yield folder
 
 
 def a_problem(novel: int = 30) -> tuple[NoveltyExploration, Problem]:
@@ -361,14 +370,43 @@ def test_coverage() -> None:
         coverage([], names)
 
 
-def test_judge_tells_domains() -> None:
+def test_judge_tells_domains(tmp_path: Path) -> None:
     _, problem = a_problem()
-    judge = Judge(problem.judging)
+    judge = Judge(problem.judging, tmp_path)
     assert judge.accuracy > 0.95
     assert judge.domains(["12 + 30 = 42 ; 1 + 1", "NO! NO! STOP!"]) == ["sums", "shouts"]
     assert judge.similarity(["same text"] * 4) == pytest.approx(1)
     assert judge.similarity(["abc", "xyz"]) < judge.similarity(["red green", "green red"])
     assert judge.similarity(["one"]) == 1
+
+
+@pytest.mark.parametrize("names", [("colours", "sums", "shouts"), ("shouts", "colours")])
+def test_judge_is_kept_as_it_was_fitted(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, problem = a_problem()
+    judging = {name: problem.judging[name] for name in names}
+    fitted = make_pipeline(
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 3), lowercase=False, min_df=2),
+        LogisticRegression(max_iter=1000),
+    )
+    texts = [(text, name) for name, own in judging.items() for text in own[10:]]
+    fitted.fit([text for text, _ in texts], [name for _, name in texts])
+    Judge(judging, tmp_path)
+    monkeypatch.setattr("methods.decoding.contrastive_generation.judge._teach", None)
+    judge = Judge(judging, tmp_path)
+    unseen = [*problem.familiar[:20], *problem.novel["sums"], "neither", "NO! 1 + 1", "green 17 = blue"]
+    assert judge.domains(unseen) == fitted.predict(unseen).tolist()
+    vectors = fitted[0].transform(unseen).toarray()
+    cosines = (vectors @ vectors.T)[~np.eye(len(unseen), dtype=bool)]
+    assert judge.similarity(unseen) == pytest.approx(cosines.mean())
+
+
+def test_judge_of_other_documents_is_another(tmp_path: Path) -> None:
+    _, problem = a_problem()
+    Judge(problem.judging, tmp_path)
+    Judge({"words": problem.judging["colours"], "sums": problem.judging["sums"]}, tmp_path)
+    assert len(list(tmp_path.glob("novelty-judge-*.lock"))) == 2
 
 
 def test_area() -> None:

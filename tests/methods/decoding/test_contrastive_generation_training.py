@@ -214,8 +214,11 @@ def test_adapters_need_attention() -> None:
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-def test_a_pretrained_model_goes_through_the_same_code(folder: str, adapter: str, tmp_path: Path) -> None:
+def test_a_pretrained_model_goes_through_the_same_code(
+    folder: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("peft")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
     task = NoveltyExploration(
         pretrained=folder, adapter=adapter, novel=("sums",), length=12, tuning_epochs=1, batch=4, texts=3
     )
