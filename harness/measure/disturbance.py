@@ -15,6 +15,8 @@ from typing import Any
 
 import psutil
 
+from harness.measure import gpu
+
 STOLEN = 0.05
 """Largest share of the processors' time that a hypervisor may have given to other machines."""
 
@@ -84,7 +86,7 @@ class Watch:
             "ours": self.ours(),
             "throttled": _throttled(),
             "frequency": frequency.current if frequency else None,
-            "gpu": _gpu() if self.gpu else None,
+            "gpu": gpu.state() if self.gpu else None,
         }
 
 
@@ -136,30 +138,3 @@ def _throttled() -> int | None:
         int(p.read_text()) for p in _CPU.glob("cpu[0-9]*/thermal_throttle/core_throttle_count") if p.is_file()
     ]
     return sum(counts) if counts else None
-
-
-def _gpu() -> dict[str, Any] | None:
-    """Clocks (MHz), power state, temperature (Celsius) and throttle reasons of the first GPU, from NVML."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    pynvml.nvmlInit()
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        reasons = pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
-        harmful = {
-            "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
-            "software thermal slowdown": pynvml.nvmlClocksThrottleReasonSwThermalSlowdown,
-            "hardware thermal slowdown": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
-            "power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
-        }
-        return {
-            "graphics_clock": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_GRAPHICS),
-            "memory_clock": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM),
-            "power_state": int(pynvml.nvmlDeviceGetPerformanceState(handle)),
-            "temperature": pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU),
-            "throttled": [name for name, bit in harmful.items() if reasons & bit],
-        }
-    finally:
-        pynvml.nvmlShutdown()
