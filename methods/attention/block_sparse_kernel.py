@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from methods.attention.block_sparse import KeyLists
+from methods.attention.online_softmax import take_in
 from methods.attention.partial import Partial
 
 
@@ -70,13 +71,7 @@ def _attend(  # type: ignore[no-untyped-def]
         if CAUSAL:
             seen = seen & (key[None, :] <= row[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # no key so far
-        p = tl.exp(scores - shift[:, None])
-        keep = tl.exp(top - shift)
-        total = total * keep + tl.sum(p, 1)
-        acc = acc * keep[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        top = new_top
+        top, total, acc = take_in(top, total, acc, scores, v)
 
     out_at = out_ptr + at[:, None] * v_dim + v_col[None, :]
     out_mask = real[:, None] & (v_col < v_dim)[None, :]

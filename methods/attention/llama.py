@@ -1,14 +1,20 @@
-"""The family's language model: a byte-level Llama trained on long windows, and other attention in its
-layers."""
+"""The family's language model: a byte-level Llama trained on long windows, and other attention in its layers.
+
+transformers is imported here at the top, for then the process that all methods of a run are forked from imports it, once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from harness.seeding import torch_generator
 from methods.common.language_model import Recipe, llama, pretrained, windows
@@ -44,7 +50,7 @@ def held_out(recipe: Recipe, seed: int, count: int) -> Tensor:
     return windows(text, count, recipe.context, torch_generator(seed, "held-out windows"))
 
 
-def model(recipe: Recipe, *, dtype: torch.dtype, device: str, cache: Any = None) -> Any:
+def model(recipe: Recipe, *, dtype: torch.dtype, device: str, cache: Path | None = None) -> LlamaForCausalLM:
     """The model of `recipe` in `dtype` on `device`: trained, or with random weights for 0 steps."""
     if recipe.steps:
         return pretrained(recipe, cache=cache, device=device).to(dtype)
@@ -53,26 +59,23 @@ def model(recipe: Recipe, *, dtype: torch.dtype, device: str, cache: Any = None)
 
 
 @torch.no_grad()
-def log_probabilities(model: Any, tokens: Tensor) -> Tensor:
+def log_probabilities(model: LlamaForCausalLM, tokens: Tensor) -> Tensor:
     """Log-probabilities in nats of tokens 1..n-1, float32, shape (windows, n - 1), one window at a time."""
     return torch.cat([_of_window(model, window[None]) for window in tokens])
 
 
-def _of_window(model: Any, window: Tensor) -> Tensor:
+def _of_window(model: LlamaForCausalLM, window: Tensor) -> Tensor:
     logits = model(input_ids=window, use_cache=False).logits[:, :-1].float()
     return logits.log_softmax(-1).gather(-1, window[:, 1:, None]).squeeze(-1)
 
 
-def replace_attention(model: Any, layers: Iterable[int], replacement: Replacement) -> None:
+def replace_attention(model: LlamaForCausalLM, layers: Iterable[int], replacement: Replacement) -> None:
     """Let some layers of a Llama attend by `replacement`; the others keep torch's fused attention.
 
     Args:
         layers: their numbers, from 0.
         replacement: is called with rotated queries and keys, without padding.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     model.set_attn_implementation(_NAME)
@@ -85,8 +88,6 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """What transformers calls: q (batch, heads, n, d), k and v (batch, key heads, n, d) -> (batch, n, heads,
     d)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     replacement = getattr(module, "replacement", None)
     if replacement is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)  # type: ignore[no-any-return]
@@ -99,7 +100,7 @@ def _attend(
 
 
 @torch.no_grad()
-def queries_keys_values(model: Any, window: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+def queries_keys_values(model: LlamaForCausalLM, window: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries and keys, and values, of one layer on a window, (1, n): each (heads, n, d)."""
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
 

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from methods.attention.flatformer.grouping import Slots
+from methods.attention.online_softmax import take_in
 
 
 @triton.jit
@@ -47,13 +48,7 @@ def _attend(  # type: ignore[no-untyped-def]
         v = tl.load(v_ptr + source[:, None] * v_stride + offset[None, :], mask=block, other=0.0)
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         scores = tl.where(real[None, :], scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        p = tl.exp(scores - shift[:, None])
-        keep = tl.exp(top - shift)
-        total = total * keep + tl.sum(p, 1)
-        acc = acc * keep[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        top = new_top
+        top, total, acc = take_in(top, total, acc, scores, v)
     out = acc / tl.where(total > 0, total, 1.0)[:, None]
     tl.store(
         out_ptr + row[:, None] * (heads * dim) + offset[None, :], out.to(out_ptr.dtype.element_ty), mask=tile

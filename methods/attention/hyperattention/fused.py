@@ -13,19 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from methods.attention.hyperattention.steps import Keys, Step
-
-
-@triton.jit
-def _update(top, total, acc, scores, v, inside):  # type: ignore[no-untyped-def]
-    """The online softmax: take in a tile of scores and its values."""
-    scores = tl.where(inside[None, :], scores, float("-inf"))
-    new_top = tl.maximum(top, tl.max(scores, 1))
-    shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # no key so far
-    p = tl.exp(scores - shift[:, None])
-    keep = tl.exp(top - shift)
-    total = total * keep + tl.sum(p, 1)
-    acc = acc * keep[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-    return new_top, total, acc
+from methods.attention.online_softmax import take_in
 
 
 @triton.jit
@@ -61,7 +49,8 @@ def _attend(  # type: ignore[no-untyped-def]
             mask=inside[:, None] & (v_col < v_dim)[None, :], other=0.0,
         )  # fmt: skip
         scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        top, total, acc = _update(top, total, acc, scores, v, inside)
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        top, total, acc = take_in(top, total, acc, scores, v)
 
     for start in range(0, samples, KEYS):
         column = start + tl.arange(0, KEYS)
@@ -79,7 +68,8 @@ def _attend(  # type: ignore[no-untyped-def]
         if HAS_BIAS:
             bias = tl.load(bias_ptr + block * samples + column, mask=inside, other=0.0)
             scores += bias[None, :]
-        top, total, acc = _update(top, total, acc, scores, v, inside)
+        scores = tl.where(inside[None, :], scores, float("-inf"))
+        top, total, acc = take_in(top, total, acc, scores, v)
 
     out_at = out_ptr + row[:, None] * v_dim + v_col[None, :]
     out_mask = real[:, None] & (v_col < v_dim)[None, :]

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from methods.attention.ntk_attention.algorithm import State, ntk_attention
 from methods.attention.ntk_attention.features import Phi
@@ -93,9 +96,6 @@ def adapt(layer: AttentionLayer, adapter: nn.Module) -> None:
 
 
 def _install(model: Any) -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
     AttentionInterface.register(_NAME, _attend)
     AttentionMaskInterface.register(_NAME, sdpa_mask)
     model.set_attn_implementation(_NAME)
@@ -105,8 +105,6 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls: q (batch, h, n, d), k and v (batch, key heads, n, d) -> (batch, n, h, d)."""
-    from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
     if (seen := getattr(module, "seen", None)) is not None:
         seen(module, query)
     adapter = getattr(module, "adapter", None)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from methods.attention.online_softmax import take_in
 from methods.attention.partial import Partial
 
 
@@ -60,13 +61,7 @@ def _attend(  # type: ignore[no-untyped-def]
         if CAUSAL:
             seen = seen & (column[None, :] <= row[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        p = tl.exp(scores - shift[:, None])
-        keep = tl.exp(top - shift)
-        total = total * keep + tl.sum(p, 1)
-        acc = acc * keep[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        top = new_top
+        top, total, acc = take_in(top, total, acc, scores, v)
 
     # Where k is 0 but Z is not, the prefix has a numerator alone.
     without = tl.sum(f * w[None, :], 1) == 0

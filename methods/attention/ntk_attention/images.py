@@ -1,4 +1,7 @@
-"""Image classifiers to adapt: a vision transformer from the hub, or a small one trained here on half the classes."""
+"""Image classifiers to adapt: a vision transformer from the hub, or a small one trained here on half the classes.
+
+transformers is imported here at the top, for then the process that all methods of a run are forked from imports it, once.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from sklearn.datasets import load_digits
 from torch import Tensor
+from transformers import ViTConfig, ViTForImageClassification
 
 from harness import data, seeding
 from harness.cache import artefact
@@ -37,10 +43,8 @@ class Shape:
     heads: int
     patch: int
 
-    def fresh(self, seed: int) -> Any:
+    def fresh(self, seed: int) -> ViTForImageClassification:
         """It with initial weights that depend on `seed` alone."""
-        from transformers import ViTConfig, ViTForImageClassification
-
         config = ViTConfig(
             hidden_size=self.width,
             num_hidden_layers=self.layers,
@@ -127,8 +131,6 @@ class Transfer:
         return model.to(device)
 
     def _trained(self, shape: Shape, device: str, cache: Path | None) -> Any:
-        from safetensors.torch import load_file, save_file
-
         source = self.source
         assert source is not None
         digest = hashlib.sha256(source.images.numpy().tobytes() + source.labels.numpy().tobytes()).hexdigest()
@@ -177,8 +179,6 @@ def load(name: ImageSet) -> Images:
         MissingData: it is not under ``HARNESS_DATA``.
     """
     if name == "digits":
-        from sklearn.datasets import load_digits
-
         found = load_digits()
         pixels, labels = found.images[:, None], found.target
     elif name == "mnist-10k":

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from methods.attention.online_softmax import take_in
+
 
 @triton.jit
 def _attend(  # type: ignore[no-untyped-def]
@@ -53,13 +55,7 @@ def _attend(  # type: ignore[no-untyped-def]
         if CAUSAL:
             seen = seen & (key[None, :] <= row[:, None])
         scores = tl.where(seen, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)  # no key so far
-        p = tl.exp(scores - shift[:, None])
-        keep = tl.exp(top - shift)
-        total = total * keep + tl.sum(p, 1)
-        acc = acc * keep[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-        top = new_top
+        top, total, acc = take_in(top, total, acc, scores, v)
     out = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     at = cluster * queries + rank
     tl.store(
