@@ -179,7 +179,7 @@ class TwistedSmc(Sampler):
         return draw
 
 
-@method("genlm-awrs", task="constrained-generation", packages=("genlm-control>=0.4",))
+@method("genlm-awrs", task="constrained-generation", packages=("genlm-control>=0.4,<0.5",))
 class GenlmAwrs(Sampler):
     """The package that the authors publish, `genlm-control`: its sampler `AWRS` in its sequential Monte Carlo.
 
