@@ -140,14 +140,13 @@ class Batch:
 
 
 def batch(
-    blocks: Blocks,
-    rows: NDArray[np.int64],
+    rows: Sequence[tuple[Blocks, int]],
     classes: NDArray[np.int64],
     pad: int,
     deleted: float,
     draw: np.random.Generator,
 ) -> Batch:
-    """Rows of `blocks`, each mark deleted from the input with probability `deleted`.
+    """Rows of blocks, clean and corrupted ones side by side, each mark deleted with probability `deleted`.
 
     The label of a line end goes to the last token before it that is left. Of several marks in a row that are deleted
     the first is the label of the token before them.
@@ -156,7 +155,7 @@ def batch(
         without(
             blocks.ids[r, : blocks.lengths[r]], blocks.line_end[r, : blocks.lengths[r]], classes, deleted, draw
         )
-        for r in rows
+        for blocks, r in rows
     ]
     n = max(len(ids) for ids, _, _ in found)
     made = Batch(

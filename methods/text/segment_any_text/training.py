@@ -24,7 +24,7 @@ from methods.text.segment_any_text.model import Shape, TokenClassifier, fresh, l
 from methods.text.segment_any_text.subwords import Subwords
 
 # Raise it when models are trained differently: those of older versions are then made anew.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,18 @@ def _pretrain(recipe: Recipe, text: Sequence[str], tokenizer: Subwords, device: 
     model = fresh(recipe.shape(len(tokenizer)), recipe.seed).to(device)
     order = _epochs(len(clean), draw)
 
-    def next_batch(_: int) -> list[Batch]:
-        rows = np.array([next(order) for _ in range(recipe.batch)])
+    def next_batch() -> Batch:
+        rows = [next(order) for _ in range(recipe.batch)]
         # With probability `corrupt` each; the rest of the batch is clean.
         bad = draw.random(len(rows)) < recipe.corrupt
-        return [
-            blocks.batch(source, chosen, tokenizer.classes, tokenizer.pad, recipe.deleted, draw)
-            for source, chosen in ((clean, rows[~bad]), (spoilt, rows[bad]))
-            if len(chosen)
-        ]
+        chosen = [(spoilt if b else clean, row) for row, b in zip(rows, bad, strict=True)]
+        return blocks.batch(chosen, tokenizer.classes, tokenizer.pad, recipe.deleted, draw)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.0)
     fit(
         model,
         optimizer,
-        lambda step: _mean_loss(model, next_batch(step), device),
+        lambda _: _loss(model, next_batch(), device),
         steps=recipe.steps,
         schedule="linear",
         warmup=recipe.warmup,
@@ -153,18 +150,14 @@ def _epochs(count: int, draw: np.random.Generator) -> Any:
         yield from draw.permutation(count).tolist()
 
 
-def _mean_loss(model: nn.Module, batches: Sequence[Batch], device: str) -> Tensor:
-    """The loss over the tokens of all `batches`, each of which goes through the model at its own length."""
-    counts = [int(batch.counted.sum()) for batch in batches]
-    total = torch.zeros((), device=device)
-    for batch, count in zip(batches, counts, strict=True):
-        if count:
-            ids, valid, line_end, next_mark, counted = (
-                torch.from_numpy(x).to(device)
-                for x in (batch.ids, batch.valid, batch.line_end, batch.next_mark, batch.counted)
-            )
-            total = total + loss(model(ids, valid), line_end, next_mark, counted) * (count / sum(counts))
-    return total
+def _loss(model: nn.Module, batch: Batch, device: str) -> Tensor:
+    """The loss of a batch; 0 where no token is left in it."""
+    ids, valid, line_end, next_mark, counted = (
+        torch.from_numpy(x).to(device)
+        for x in (batch.ids, batch.valid, batch.line_end, batch.next_mark, batch.counted)
+    )
+    logits = model(ids, valid)
+    return loss(logits, line_end, next_mark, counted) if batch.counted.any() else 0.0 * logits.sum()
 
 
 # --- supervised ------------------------------------------------------------------------------------
@@ -227,21 +220,16 @@ def supervise(
     batch_size = min(how.batch, size)
     steps = how.steps or how.epochs * -(-size // batch_size)
 
-    def batches(_: int) -> list[Batch]:
-        which = draw.integers(len(parts), size=batch_size)
-        made = []
-        for i, (part, order) in enumerate(zip(parts, orders, strict=True)):
-            rows = np.array([next(order) for _ in range(int((which == i).sum()))], dtype=np.int64)
-            if len(rows):
-                made.append(blocks.batch(part, rows, none, tokenizer.pad, 0.0, draw))
-        return made
+    def next_batch() -> Batch:
+        chosen = [(parts[i], next(orders[i])) for i in draw.integers(len(parts), size=batch_size)]
+        return blocks.batch(chosen, none, tokenizer.pad, 0.0, draw)
 
     moved = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moved, lr=how.lr, weight_decay=how.weight_decay)
     return fit(
         model,
         optimizer,
-        lambda step: _mean_loss(model, batches(step), device),
+        lambda _: _loss(model, next_batch(), device),
         steps=steps,
         schedule="linear",
         warmup=how.warmup,
