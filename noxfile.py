@@ -14,7 +14,8 @@ nox.options.sessions = ["tests", "lint"]
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after -- go to pytest."""
-    session.install("-e", ".[all,test]")
+    # With the heavy package of one paper's authors, so that the tests of the method that wraps it run too.
+    session.install("-e", ".[all,genlm,test]")
     # Two test processes, one computing thread each: on two cores that is what does not get in its own way.
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     # In the order of the files: sorted by their number of tests, the few long ones would come last, on one process.
