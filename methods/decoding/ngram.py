@@ -172,11 +172,17 @@ def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def source_tokenizer(entries: int, directory: Path | None = None) -> Any:
-    """A byte-level BPE `tokenizers.Tokenizer` with `entries` entries, trained on `source_lines` and cached."""
+def source_tokenizer(entries: int, directory: Path | None = None, start: str = "") -> Any:
+    """A byte-level BPE `tokenizers.Tokenizer` with `entries` entries, trained on `source_lines` and cached.
+
+    Args:
+        entries: of the vocabulary.
+        directory: of the cache; default `harness.cache.default_directory`.
+        start: only lines that start with it.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    lines = source_lines()
+    lines = [line for line in source_lines() if line.startswith(start)]
 
     def train(path: Path) -> None:
         tokenizer = Tokenizer(models.BPE())

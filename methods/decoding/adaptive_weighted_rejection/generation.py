@@ -64,7 +64,7 @@ class Problem:
         """
         settings = self.settings
         if settings.named == "ngram":
-            return header_ngram(settings.order, settings.entries)
+            return header_ngram(settings.order, settings.entries, settings.spelling)
         from methods.decoding.small_models import load_causal_model
 
         model, tokenizer = load_causal_model(settings.named, device, settings.dtype)

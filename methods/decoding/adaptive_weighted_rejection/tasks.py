@@ -68,6 +68,8 @@ class ConstrainedGeneration(Task[Problem, Generations]):
     """n of the n-gram model."""
     entries: PositiveInt = 32768
     """Entries of its byte-level BPE vocabulary, without the end of sequence."""
+    spelling: Literal["lines", "headers"] = "lines"
+    """What that is trained on: all lines of the standard library, or its headers alone."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights of a transformer."""
     prompted: bool = False
@@ -152,7 +154,9 @@ class ConstrainedGeneration(Task[Problem, Generations]):
                 "log_mass": max(-1e9, mean_log(masses)),
                 "divergence": divergence,
                 "kl": kl,
-                "perplexity": held_out_perplexity(self.order, self.entries) if self.named == "ngram" else 0.0,
+                "perplexity": held_out_perplexity(self.order, self.entries, self.spelling)
+                if self.named == "ngram"
+                else 0.0,
             }
         )
 
