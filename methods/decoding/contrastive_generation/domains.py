@@ -37,6 +37,7 @@ _JAVA = re.compile(
 _SPEAKER = re.compile(r"(?:(?<=\n\n)|\A)[A-Z][A-Za-z ]+:\n")
 _SENTENCE = re.compile(r"(?<=[.?!] )[A-Z][a-z']* ")
 _FUNCTION = re.compile(r"^(?:public|private|protected|internal|static|override)\b", re.MULTILINE)
+_FOREIGN = re.compile(r"[^\x00-\x7f]+")
 _PARAGRAPH = re.compile(r"(?:(?<=\n\n)|\A)\S.*$", re.MULTILINE)
 
 
@@ -46,8 +47,12 @@ def plain(text: str) -> str:
         return text.expandtabs(4).replace("\r\n", "\n")
     for typographic, ascii_form in (("–", "-"), ("—", "-"), ("‘", "'"), ("’", "'"), ("“", '"'), ("”", '"')):
         text = text.replace(typographic, ascii_form)
-    folded = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return folded.encode("ascii", "replace").decode().expandtabs(4).replace("\r\n", "\n")
+    return _FOREIGN.sub(_folded, text).expandtabs(4).replace("\r\n", "\n")
+
+
+def _folded(found: re.Match[str]) -> str:
+    parts = unicodedata.normalize("NFKD", found.group())
+    return "".join(c for c in parts if not unicodedata.combining(c)).encode("ascii", "replace").decode()
 
 
 def draw(
