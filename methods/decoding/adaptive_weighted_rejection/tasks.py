@@ -36,6 +36,7 @@ Domain = Literal["headers", "json", "sql", "molecules", "patterns"]
         Metric("log_probability", "nats", "higher", "Weighted mean log P of the strings."),
         Metric("log_mass", "nats", "neither", "Log of the mean weight, which estimates P(language)."),
         Metric("divergence", "nats", "neither", "Mean -log Z of the tokens; of exact Z only, else -1."),
+        Metric("rejections", "", "neither", "Mean 1/Z of the tokens, the draws of plain rejection; else -1."),
         Metric("kl", "nats", "lower", "Of the answers to P given the language, at most so much; else -1."),
         Metric(
             "perplexity", "", "lower", "Of the n-gram model for each token of held-out headers; else 0.", True
@@ -133,11 +134,12 @@ class ConstrainedGeneration(Task[Problem, Generations]):
         ]
         alive = [bool(share.sum() > 0) for share in shares]
         masses = np.array([mean_log(one.log_weights) for one in answers])
-        kl = divergence = -1.0
+        kl = divergence = rejections = -1.0
         if output.proper and any(alive):
             kl = max(0.0, mean_log(masses[alive]) - float(masses[alive].mean()))
         if output.exact and any(cost.weights):
-            divergence = float(-np.log([w for w in cost.weights if w > 0]).mean())
+            z = np.array([w for w in cost.weights if w > 0])
+            divergence, rejections = float(-np.log(z).mean()), float((1 / z).mean())
         likely = [float(s @ one.log_p) for s, one, lives in zip(shares, answers, alive, strict=True) if lives]
         per_token = cost.calls / cost.tokens
         return Measurement(
@@ -153,6 +155,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
                 "log_probability": float(np.mean(likely)) if likely else -1e9,
                 "log_mass": max(-1e9, mean_log(masses)),
                 "divergence": divergence,
+                "rejections": rejections,
                 "kl": kl,
                 "perplexity": held_out_perplexity(self.order, self.entries, self.spelling)
                 if self.named == "ngram"
