@@ -7,10 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.errors import BadOutput, RequestError
+from harness.seeding import derive
 from harness.testing import prepared, run_once
-from methods.text.conala_mining import baselines, method, scorers
+from methods.text.conala_mining import baselines, method, ranking, scorers
 from methods.text.conala_mining.ibm_model import IbmModel1
 from methods.text.conala_mining.tasks import SnippetMining
 from methods.text.conala_mining.tokens import Vocabulary, code_tokens, words
@@ -117,6 +120,26 @@ def test_a_translator_learns_and_repeats():
 
 
 # -- splits, classifier, baselines -----------------------------------------------------------------------------
+
+
+def test_folds_are_those_of_scikit_learn():
+    from sklearn.model_selection import KFold
+
+    work = SnippetMining(language="made-up", questions=17).load(1003)
+    folds = KFold(5, shuffle=True, random_state=derive(1003, "folds") % 2**32).split(np.arange(17))
+    assert [(a, b) for a, b in work.splits] == [(tuple(a), tuple(b)) for a, b in folds]
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=40))
+def test_the_area_under_the_curve_is_that_of_scikit_learn(rows):
+    from sklearn.metrics import roc_auc_score
+
+    scores, right = np.array([float(s) for s, _ in rows]), np.array([r for _, r in rows])
+    area = ranking.area_under_roc(scores, right)
+    if right.all() or not right.any():
+        assert np.isnan(area)
+    else:
+        assert area == pytest.approx(roc_auc_score(right, scores), abs=1e-12)
 
 
 def test_no_question_is_in_two_folds():

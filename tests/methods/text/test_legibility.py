@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import data
-from harness.errors import BadOutput, MissingModel, RequestError
+from harness.errors import BadOutput, MissingModel, MissingPackage, RequestError
 from harness.testing import prepared, run_once
-from methods.text.legibility import attacks, baselines, glyphs, pairs, victims
+from methods.text.legibility import attacks, baselines, glyphs, ocr, pairs, victims
 from methods.text.legibility.method import (
     LegiblePerturbations,
     TextLegibility,
@@ -219,6 +220,49 @@ def test_choices_between_two_words() -> None:
     legible = np.array([[0, 0], [1, 1], [1, 1], [1, 1], [1, 0], [0, 1], [1, 0], [0, 0]], bool)
     margins = np.array([[1, 2], [3, 3.9], [3, 5], [5, 3], [1, 0], [0, 1], [1, 2], [-np.inf, -np.inf]])
     assert choose(legible, margins).tolist() == [3, 2, 1, 0, 0, 1, 0, 3]
+
+
+@FONT
+def test_a_recogniser_of_text_as_the_oracle(tmp_path: Path) -> None:
+    """It reads clean words and look-alikes, does not read noise, and case and accents do not count."""
+    pytest.importorskip("rapidocr_onnxruntime")
+    words = ["movie", "great", "story", "acting"]
+    look_alikes = ["mоvie", "grеat", "stоry", "аcting"]
+    assert ocr.legible(words, words, tmp_path).all()
+    assert ocr.legible(words, look_alikes, tmp_path).mean() >= 0.75
+    assert not ocr.legible(words, ["░▒▓█▄", "▓▒░█▀", "█▓▒░▄", "▀▄█▓▒░"], tmp_path).any()
+    assert ocr.plain("Gr\u00e9At ") == "great"
+    assert len(list(tmp_path.glob("ocr-readings-*.json"))) == 3
+    assert ocr.legible([], [], tmp_path).shape == (0,)
+
+
+@WORDS
+def test_pairs_of_the_recogniser_are_equally_legible_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two words that it reads it prefers none, and one that it reads alone is the choice."""
+    # One that reads what is there: accents alone are no obstacle to it.
+    monkeypatch.setattr(ocr, "readings", lambda words, _: {word: word for word in words})
+    work = WordLegibility(labels="ocr-reader", training=200, validation=20, test=20, least_n=0.0).load(3)
+    made = work.training
+    read = np.array(
+        [
+            [ocr.plain(a) == w, ocr.plain(b) == w]
+            for w, a, b in zip(made.words, made.first, made.second, strict=True)
+        ]
+    )
+    assert 0 < read.mean() < 1
+    assert (made.choice == choose(read, np.zeros(read.shape))).all()
+    assert (made.choice[read.all(1)] == 2).all()
+
+
+def test_a_recogniser_that_is_not_there_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The error names the package and how to get it."""
+    monkeypatch.setitem(sys.modules, "rapidocr_onnxruntime", None)
+    ocr._recogniser.cache_clear()
+    with pytest.raises(MissingPackage, match="pip install 'rapidocr-onnxruntime"):
+        ocr.readings(["word"], tmp_path)
+    ocr._recogniser.cache_clear()
 
 
 @WORDS
