@@ -119,7 +119,8 @@ def test_model_of_source_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert int(counts.cumulated[-1]) == sum(
         len(tokenizer.encode(t).ids) + 1 for t in ("def f(x):", "def g(y):")
     )
-    assert json.loads(next(tmp_path.glob("source-bpe*.json")).read_text())["recipe"]["entries"] == 270
+    recipes = [json.loads(path.read_text())["recipe"] for path in tmp_path.glob("source-bpe*.json")]
+    assert sorted(recipe["entries"] for recipe in recipes) == [262, 270]
     with pytest.raises(ValueError, match="1 to 4"):
         ngram.source_ngram(5, directory=tmp_path)
 
