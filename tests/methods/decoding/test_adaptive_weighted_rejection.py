@@ -31,6 +31,7 @@ from methods.decoding.adaptive_weighted_rejection.rejection import (
     two_loop,
 )
 from methods.decoding.adaptive_weighted_rejection.tasks import WeightEstimates
+from methods.decoding.adaptive_weighted_rejection.weights import Pair, WeightSums
 from methods.decoding.grammars import FiniteLanguage, binary_language
 from methods.decoding.language_models import BITS, FloatArray, fair_coin, random_bits
 from methods.decoding.sampling import enumerate_language
@@ -224,6 +225,18 @@ def test_library_is_unbiased_for_random_laws() -> None:
     result = run_once(AwrsWeights(), WeightEstimates(pairs=24, draws=1500)).metrics
     assert result["failures"] == 0
     assert result["law_failures"] == 0
+
+
+def test_a_biased_estimator_fails_and_unseen_events_do_not() -> None:
+    task = WeightEstimates(pairs=24, draws=1500)
+    for version in ("improper", "recursive"):
+        result = run_once(AwrsWeights(version=version), task).metrics  # type: ignore[arg-type]
+        assert (result["failures"] > 5) == (version == "improper")
+    sure = [Pair(np.array([1 - 1e-7, 1e-7]), np.array([True, False]))]
+    sums = WeightSums(*(np.array([one]) for one in (1.0, 1.0, 2.0, 0.0)), 1500, [np.array([1500, 0])])
+    assert task.score(sure, sums).metrics["failures"] == 0
+    sums.mean, sums.square = np.array([0.99]), np.array([0.99**2])
+    assert task.score(sure, sums).metrics["failures"] == 1
 
 
 @pytest.mark.parametrize("step", ["awrs", "masked"])
