@@ -201,7 +201,7 @@ def geometric(p: FloatArray, test: Test, orders: Orders, rng: np.random.Generato
     such phantom rejections are counted and none is tested. What passed once is not tested again. More accepts a lower
     the variance.
     """
-    rest, left, rejects, calls = p.copy(), 1.0, 0.0, 0
+    rest, left, rejects, calls = p, 1.0, 0.0, 0
     passed: set[int] = set()
     first: int | None = None
     for _ in range(accepts):
@@ -216,6 +216,7 @@ def geometric(p: FloatArray, test: Test, orders: Orders, rng: np.random.Generato
                 calls += 1
                 if not test(token):
                     rejects += 1
+                    rest = p.copy() if rest is p else rest  # orders of p itself may have been drawn in advance
                     rest[token] = 0.0
                     continue
                 passed.add(token)
