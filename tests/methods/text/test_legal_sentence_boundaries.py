@@ -337,7 +337,8 @@ def test_the_published_package_leaves_out_white_space_only_and_forgets():
 @pytest.mark.parametrize("memories", ["cold", "warm"])
 def test_the_published_package_as_a_method(memories, monkeypatch):
     pytest.importorskip("nupunkt")
-    monkeypatch.setattr(baselines, "NupunktModel", published_model)
+    model = published_model()
+    monkeypatch.setattr(baselines, "NupunktModel", lambda: model)
     method = baselines.Nupunkt(memories=memories)
     measured = run_once(method, OPINIONS).metrics
     assert measured["precision_stripped"] > 0.9
