@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import MissingModel
+from harness.errors import MissingModel, MissingPackage
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -186,8 +186,17 @@ def load_hugging_face(name: str, device: str, dtype: str) -> tuple[Any, Any]:
 
 
 def hugging_face_vocabulary(tokenizer: Any, size: int) -> Vocabulary:
-    """The bytes of every token of a fast tokenizer, padded with unused ids to the `size` of the logits."""
-    from llguidance.hf import from_tokenizer
+    """The bytes of every token of a fast tokenizer, padded with unused ids to the `size` of the logits.
+
+    Raises:
+        MissingPackage: llguidance, which reads them, is not installed.
+    """
+    try:
+        from llguidance.hf import from_tokenizer
+    except ImportError as error:
+        raise MissingPackage(
+            f"the bytes of a tokenizer's tokens need llguidance, pip install llguidance: {error}"
+        ) from error
 
     reader = from_tokenizer(tokenizer)
     special = set(tokenizer.all_special_ids)
