@@ -229,7 +229,7 @@ class NegativeBinomialWeights(Method[list[Pair], WeightSums]):
         """All draws of all pairs."""
         draws, rng = int(self.task.amount(self.pairs) or 0) // len(self.pairs), self.context.rng("draws")
         w = [np.full(1, pair.mass) for pair in self.pairs]
-        calls, differing = np.zeros(len(self.pairs)), np.zeros(len(self.pairs))
+        calls = np.zeros(len(self.pairs))
         counts = [np.zeros(len(pair.p), np.int64) for pair in self.pairs]
         for place, pair in enumerate(self.pairs):
             if pair.mass < self.least:
@@ -238,7 +238,7 @@ class NegativeBinomialWeights(Method[list[Pair], WeightSums]):
             all_of = [negative_binomial(pair.p, test, rng) for _ in range(draws)]
             w[place] = np.array([one.weight for one in all_of])
             calls[place] = np.mean([one.calls for one in all_of])
-            differing[place] = (w[place] != w[place][0]).sum()
             counts[place] = np.bincount([one.token or 0 for one in all_of], minlength=len(pair.p))
-        means, squares = np.array([one.mean() for one in w]), np.array([(one**2).mean() for one in w])
-        return WeightSums(means, squares, calls, differing, draws, counts)
+        return WeightSums(
+            np.array([one.mean() for one in w]), np.array([(one**2).mean() for one in w]), calls, draws, counts
+        )

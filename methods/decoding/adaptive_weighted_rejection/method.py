@@ -122,21 +122,18 @@ class AwrsWeights(Method[list[Pair], WeightSums]):
     def run(self) -> WeightSums:
         """All draws of all pairs."""
         draws, rng = int(self.task.amount(self.pairs) or 0) // len(self.pairs), self.context.rng("draws")
-        mean, square, calls, differing = (np.zeros(len(self.pairs)) for _ in range(4))
+        mean, square, calls = (np.zeros(len(self.pairs)) for _ in range(3))
         counts = [np.zeros(len(pair.p), np.int64) for pair in self.pairs]
         for place, pair in enumerate(self.pairs):
             test, orders = pair.passes.tolist().__getitem__, Batch(pair.p, rng)
-            first: float | None = None
             for _ in range(draws):
                 one = awrs(pair.p, test, rng, self.version, orders=orders)
-                first = one.weight if first is None else first
-                differing[place] += abs(one.weight - first) > 1e-12 * first
                 mean[place] += one.weight
                 square[place] += one.weight**2
                 calls[place] += one.calls
                 if one.token is not None:
                     counts[place][one.token] += 1
-        return WeightSums(mean / draws, square / draws, calls / draws, differing, draws, counts)
+        return WeightSums(mean / draws, square / draws, calls / draws, draws, counts)
 
 
 @method("awrs-divergence", task="divergence-bins")

@@ -172,6 +172,7 @@ class ConstrainedGeneration(Task[Problem, Generations]):
     metrics=[
         Metric("largest_error", "", "lower", "Largest |mean w - Z| in standard errors, over the pairs."),
         Metric("failures", "", "lower", "Pairs beyond four standard errors."),
+        Metric("outside_bound", "", "lower", "Pairs beyond a bound that needs no normal law: see the task."),
         Metric("relative_bias", "", "neither", "Mean over the pairs of (mean w - Z) / Z."),
         Metric("deviation", "", "lower", "Mean over the pairs of the standard deviation of w over Z."),
         Metric("evaluations", "", "lower", "Mean evaluations for each draw."),
@@ -186,8 +187,10 @@ class WeightEstimates(Task[list[Pair], WeightSums]):
 
     p ~ Dirichlet(a), a in {0.05, 0.3, 1}; V in {2, 5, 16, 64}; each token passes with probability 0.05, 0.3 or 0.9, at
     least one does. Four standard errors are a bound only where the mean is close to normal: pairs whose Z x draws is
-    below 100, where events that carry the mean are not seen, are left out and counted, and where fewer than 100 draws
-    differ from the first, the mean may be off by as much as events that are rare enough to stay unseen can make it.
+    below 100, where events that carry the mean are not seen, are left out and counted. Even so the spread of what was
+    drawn says nothing of an event that was not: with Z = 1 - 1e-7 every weight drawn is 1. Beside that test stands one
+    which holds for whatever is between 0 and 1, as weights are, at the same level for each pair: the empirical Bernstein
+    bound of Maurer and Pontil (arXiv 0907.3740, theorem 4).
     """
 
     pairs: PositiveInt = 200
@@ -224,12 +227,11 @@ class WeightEstimates(Task[list[Pair], WeightSums]):
             raise BadOutput(f"{output.draws} draws decide none of the {len(work)} pairs")
         variance = np.maximum(output.square - output.mean**2, 0.0)
         off = np.abs(output.mean - mass)
-        # Where hardly a draw differs from the others, their spread says little of what was not seen: an event that stays
-        # out of all draws in one run of 16,000 (four standard errors) has a probability of up to ln(16,000) / draws, and
-        # weights are at most 1.
-        unseen = np.where(output.differing < 100, math.log(16_000) / output.draws, 0.0)
-        off = np.maximum(off - unseen, 0.0)
+        # An estimator without variance must be right up to rounding.
         error = np.where(off <= 1e-9 * mass, 0.0, off / np.maximum(np.sqrt(variance / output.draws), 1e-300))
+        # Each side at the level of its side of the other test.
+        tail = math.log(2 / float(stats.norm.sf(self.errors)))
+        bound = np.sqrt(2 * variance * tail / output.draws) + 7 * tail / (3 * max(output.draws - 1, 1))
         law = 0
         for pair, counts, decided in zip(work, output.tokens, enough, strict=True):
             expected = np.where(pair.passes, pair.p, 0) / pair.mass * counts.sum()
@@ -246,6 +248,7 @@ class WeightEstimates(Task[list[Pair], WeightSums]):
             {
                 "largest_error": float(min(error[enough].max(), 1e9)),
                 "failures": float((error[enough] > self.errors).sum()),
+                "outside_bound": float((off > bound)[enough].sum()),
                 "relative_bias": float(((output.mean - mass) / mass)[enough].mean()),
                 "deviation": float((np.sqrt(variance) / mass)[enough].mean()),
                 "evaluations": float(output.calls[enough].mean()),

@@ -33,7 +33,6 @@ class WeightSums:
 
     Attributes:
         mean, square, calls: float64, shape (pairs,).
-        differing: draws whose weight is not that of the pair's first draw: float64, shape (pairs,).
         draws: for each pair.
         tokens: counts of every token, one array for each pair.
     """
@@ -41,7 +40,6 @@ class WeightSums:
     mean: FloatArray
     square: FloatArray
     calls: FloatArray
-    differing: FloatArray
     draws: int
     tokens: list[np.ndarray]
 

@@ -227,16 +227,17 @@ def test_library_is_unbiased_for_random_laws() -> None:
     assert result["law_failures"] == 0
 
 
-def test_a_biased_estimator_fails_and_unseen_events_do_not() -> None:
+def test_the_bound_finds_a_biased_estimator_and_no_event_that_is_too_rare() -> None:
     task = WeightEstimates(pairs=24, draws=1500)
     for version in ("improper", "recursive"):
         result = run_once(AwrsWeights(version=version), task).metrics  # type: ignore[arg-type]
-        assert (result["failures"] > 5) == (version == "improper")
+        assert (result["outside_bound"] > 5) == (version == "improper")
     sure = [Pair(np.array([1 - 1e-7, 1e-7]), np.array([True, False]))]
-    sums = WeightSums(*(np.array([one]) for one in (1.0, 1.0, 2.0, 0.0)), 1500, [np.array([1500, 0])])
-    assert task.score(sure, sums).metrics["failures"] == 0
-    sums.mean, sums.square = np.array([0.99]), np.array([0.99**2])
+    sums = WeightSums(*(np.array([one]) for one in (1.0, 1.0, 2.0)), 1500, [np.array([1500, 0])])
+    assert task.score(sure, sums).metrics["outside_bound"] == 0
     assert task.score(sure, sums).metrics["failures"] == 1
+    sums.mean, sums.square = np.array([0.98]), np.array([0.98**2])
+    assert task.score(sure, sums).metrics["outside_bound"] == 1
 
 
 @pytest.mark.parametrize("step", ["awrs", "masked"])
