@@ -8,6 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+# At the top, so that the processes of all methods have it from the one that they are forked from.
+from sklearn.model_selection import KFold
+
 from harness.errors import BadOutput, RequestError
 from harness.method import Measurement, Metric, Series, Task, task
 from harness.seeding import derive, rng
@@ -123,11 +126,8 @@ class SnippetMining(Task[Mining, Scores]):
             return [(tuple(sorted(order[self.held_out :][: self.labelled])), tuple(sorted(held)))]
         if not 2 <= self.folds <= pages:
             raise RequestError(f"{self.folds} folds of {pages} pages: take from 2 to {pages}", field="folds")
-        # The folds of scikit-learn's KFold, which takes seconds to import, in its order of random numbers.
-        order = np.arange(pages)
-        np.random.RandomState(derive(seed, "folds") % 2**32).shuffle(order)
-        held_out = [np.sort(part) for part in np.array_split(order, self.folds)]
-        return [(tuple(np.setdiff1d(order, part).tolist()), tuple(part.tolist())) for part in held_out]
+        folds = KFold(self.folds, shuffle=True, random_state=derive(seed, "folds") % 2**32)
+        return [(tuple(a.tolist()), tuple(b.tolist())) for a, b in folds.split(np.arange(pages))]
 
     def score(self, work: Mining, output: Scores) -> Measurement:
         """Precision and recall of the pooled ranking, beside the two heuristics on the same pages."""
