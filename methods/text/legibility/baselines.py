@@ -12,7 +12,7 @@ import numpy as np
 from harness.method import Method, method
 from harness.types import PositiveInt
 from methods.text.legibility import attacks
-from methods.text.legibility.glyphs import unifont
+from methods.text.legibility.glyphs import stripped, unifont
 from methods.text.legibility.objectives import best_threshold, known_labels
 from methods.text.legibility.pairs import Pairs
 from methods.text.legibility.perturbation import neighbours
@@ -46,11 +46,6 @@ def glyph_distances(words: Sequence[str], perturbed: Sequence[str]) -> tuple[np.
         gaps = [0.0 if c == s else 1 - float(vectors[a] @ vectors[b]) for a, b, c, s in pairs]
         mean[row], largest[row] = float(np.mean(gaps)), max(gaps)
     return mean, largest
-
-
-def stripped(text: str) -> str:
-    """`text` in compatibility decomposition (NFKD) without its marks, as an accent-stripping tokenizer sees it."""
-    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def edit_distance(a: str, b: str) -> int:

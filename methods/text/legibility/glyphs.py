@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -122,3 +123,8 @@ def cells(words: Sequence[str], glyphs: Glyphs, length: int) -> np.ndarray:
 def inked(glyphs: Glyphs) -> np.ndarray:
     """The bitmaps with a blank and an empty box behind them: uint8, shape (glyphs + 2, 16, 16)."""
     return np.concatenate([glyphs.bitmaps, np.zeros((1, SIDE, SIDE), np.uint8), missing_glyph()[None]])
+
+
+def stripped(text: str) -> str:
+    """`text` in compatibility decomposition (NFKD) without its marks, as an accent-stripping tokenizer sees it."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))

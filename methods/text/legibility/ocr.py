@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import metadata
@@ -20,7 +19,7 @@ import numpy as np
 
 from harness import cache
 from harness.errors import MissingPackage, first_line
-from methods.text.legibility.glyphs import Glyphs, draw, unifont
+from methods.text.legibility.glyphs import Glyphs, draw, stripped, unifont
 
 PACKAGE = "rapidocr-onnxruntime"
 MARGIN = 8
@@ -65,8 +64,7 @@ def recognise(words: Sequence[str]) -> list[str]:
 
 def plain(text: str) -> str:
     """`text` in compatibility decomposition without accents, white space and case."""
-    bare = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in bare if not unicodedata.combining(c) and not c.isspace()).casefold()
+    return "".join(stripped(text).split()).casefold()
 
 
 def readings(words: Sequence[str], directory: Path | None = None) -> dict[str, str]:
